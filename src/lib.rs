@@ -1,0 +1,27 @@
+#![doc = include_str!("../README.md")]
+#![no_std]
+
+extern crate alloc;
+#[cfg(feature = "std")]
+extern crate std;
+
+mod atomic;
+#[cfg(feature = "std")]
+mod block;
+mod bucket;
+mod error;
+mod line;
+mod release;
+mod state;
+mod sync;
+mod take;
+mod token;
+mod waiter;
+
+pub use bucket::{Fairness, Snapshot, TokenBucket};
+#[cfg(feature = "std")]
+pub use error::WaitError;
+pub use error::{CapacityError, Closed, ReleaseError, SetCapacityError, TakeError, TryReleaseError, TryTakeError};
+pub use release::Release;
+pub use take::{Take, TakeOwned};
+pub use token::{OwnedToken, Token};

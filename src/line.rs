@@ -1,0 +1,518 @@
+//! The waiting line: who waits, who serves, and why nobody is forgotten.
+//!
+//! This file is the last of the crate's three arguments: *no wake-up is lost*.
+//!
+//! Takers that find too little line up at the event `queue`, which keeps the order and holds what wakes them. Whoever
+//! changes the bucket so that a waiter may go on becomes the **server**: it sets SERVING in the same step, takes waiters
+//! out of the queue in order, gives each its tokens (one step on the word, then the waiter's phase), and leaves when
+//! nobody can be served any more. There is no other thread or task for it. If there is a server already, the change
+//! sets AGAIN instead, and the server looks once more before it leaves; so nobody waits for the server, ever.
+//!
+//! Waiters whom the server has taken out of the queue but could not serve lie on its **desk**: at the `front` those who
+//! are next, in order, and `aside` those who want more than the capacity, who hold up nobody and go back to the front
+//! when the capacity reaches them. All on the desk came before all in the queue.
+//!
+//! In a [`Fairness::Fifo`] bucket, newcomers are SHUT out while somebody waits who could be served. In a
+//! [`Fairness::Barging`] bucket they are not, and the head of the line is not given tokens but *called* to try for them;
+//! when it has been called or passed over in vain [`STRIKES`] times, it is served like in a Fifo bucket.
+//!
+//! Invariants:
+//!
+//! * **L1** One server at a time: the desk belongs to whoever set SERVING.
+//! * **L2** Without a server, if tokens are there and QUEUED is set, the front of the desk is someone who wants more
+//!   than that (or, in a Barging bucket, has been called). Every change that could break this serves: [`State`] **S5**.
+//! * **L3** A waiter lines up first and sets QUEUED then, by a read-modify-write (and AGAIN with it if there is a server).
+//!   So whoever clears QUEUED and did not see the waiter in the queue is followed by the waiter's QUEUED.
+//! * **L4** Tokens are in the word or granted to one waiter, never in a notification. A grant is a change of the
+//!   waiter's phase, which is made once; if the waiter has left before, the tokens go back.
+//! * **L5** Nobody's waker runs, and nobody's waker is dropped, while a right over the line or a lock is held.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::task::{Poll, Waker};
+
+use event_listener::{Event, EventListener, Listener as _};
+
+use crate::Fairness;
+use crate::atomic::{AtomicState, Count, Patience, Phase};
+use crate::state::{Action, Refused, Rest, State};
+use crate::sync::{Slot, const_fn, limit};
+use crate::waiter::{self, Waiter, Wakes};
+
+/// How often a waiter at the head of the line of a Barging bucket is called or passed over in vain before it is served first.
+pub(crate) const STRIKES: usize = limit(16, 2) as usize;
+/// How many returns of tokens a waiter that has been called may let pass before the next one is called as well.
+const PATIENCE: u32 = limit(256, 2);
+
+pub(crate) struct Line {
+    word: AtomicState,
+    max: u32,
+    fairness: Fairness,
+    /// Where takers line up.
+    queue: Event,
+    /// Where releasers line up while the bucket is full.
+    room: Event,
+    /// The server's, in its hands while it serves.
+    desk: Slot<Box<Desk>>,
+    /// Takers in the queue or on the desk.
+    waiting: Count,
+    patience: Patience,
+}
+
+/// A place in a line. It is to be given up by [`Line::leave`] or [`Line::leave_room`], never just dropped, for a
+/// listener that is dropped after it was notified notifies the next.
+pub(crate) struct Place {
+    waiter: Arc<Waiter>,
+    listener: EventListener,
+}
+
+#[derive(Default)]
+struct Desk {
+    front: VecDeque<Arc<Waiter>>,
+    aside: Vec<Arc<Waiter>>,
+    /// The least that any of those aside wants.
+    least: u32,
+    /// The number of those aside from which on those who have left are thrown out.
+    full: usize,
+}
+
+/// What the server is going to do, if the word is still the one that it looked at.
+struct Plan {
+    grant: Option<Arc<Waiter>>,
+    next: State,
+    rests: bool,
+}
+
+impl Line {
+    const_fn! {
+        pub(crate) const fn new(max: u32, capacity: u32) -> Self {
+            Self {
+                word: AtomicState::new(State::new(capacity)),
+                max,
+                fairness: Fairness::Fifo,
+                queue: Event::new(),
+                room: Event::new(),
+                desk: Slot::new(None),
+                waiting: Count::new(),
+                patience: Patience::new(),
+            }
+        }
+    }
+
+    pub(crate) const fn set_fairness(&mut self, fairness: Fairness) {
+        self.fairness = fairness;
+    }
+
+    pub(crate) const fn fairness(&self) -> Fairness {
+        self.fairness
+    }
+
+    #[inline]
+    pub(crate) const fn max(&self) -> u32 {
+        self.max
+    }
+
+    #[inline]
+    pub(crate) fn state(&self) -> State {
+        self.word.load()
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.get()
+    }
+
+    const fn is_fifo(&self) -> bool {
+        matches!(self.fairness, Fairness::Fifo)
+    }
+
+    // What does not wait.
+
+    #[inline]
+    pub(crate) fn take(&self, n: u32) -> Result<(), Refused> {
+        let action = self.word.update(|state| state.take(n))?;
+        self.act(action);
+        Ok(())
+    }
+
+    pub(crate) fn take_up_to(&self, n: u32) -> Result<u32, Refused> {
+        let (action, taken) = self.word.update(|state| state.take_up_to(n))?;
+        self.act(action);
+        Ok(taken)
+    }
+
+    #[inline]
+    pub(crate) fn give(&self, n: u32) -> u32 {
+        let (action, fitted) = self.word.change(|state| state.give(n, self.max));
+        self.act(action);
+        fitted
+    }
+
+    pub(crate) fn release(&self, n: u32) -> Result<(), Refused> {
+        let action = self.word.update(|state| state.release(n, self.max))?;
+        self.act(action);
+        Ok(())
+    }
+
+    pub(crate) fn set_capacity(&self, capacity: u32) -> Result<State, Refused> {
+        let (action, state) = self.word.update(|state| {
+            let (state, action) = state.set_capacity(capacity, self.max)?;
+            Ok((state, (action, state)))
+        })?;
+        self.act(action);
+        Ok(state)
+    }
+
+    pub(crate) fn close(&self) -> bool {
+        let (action, closed) = self.word.change(State::close);
+        self.act(action);
+        closed
+    }
+
+    // What waits for tokens.
+
+    /// Lines up for `n` tokens.
+    #[cold]
+    pub(crate) fn enqueue(&self, n: u32, waker: &Waker) -> Result<Place, Refused> {
+        let waiter = Waiter::new(n, waker);
+        self.waiting.add();
+        let place = Place::new(waiter, &self.queue);
+        // L3: only now, whoever looks into the queue sees the waiter.
+        match self.word.update(|state| state.enqueue(n, self.is_fifo())) {
+            Ok(action) => {
+                self.act(action);
+                Ok(place)
+            }
+            Err(refused) => {
+                self.cancel(place);
+                Err(refused)
+            }
+        }
+    }
+
+    /// Whether the waiter may go on. If not, `waker` is woken when it may; `registered` tells that this is known already.
+    #[cold]
+    pub(crate) fn poll(&self, place: &Place, waker: &Waker, mut registered: bool) -> Poll<Result<(), Refused>> {
+        let waiter = &*place.waiter;
+        loop {
+            match waiter.phase.load() {
+                Phase::Waiting if registered => return Poll::Pending,
+                // Then the phase once more: see `set_waker`.
+                Phase::Waiting => {
+                    waiter.set_waker(waker);
+                    registered = true;
+                }
+                Phase::Called => match self.answer(waiter) {
+                    Err(Refused::NotNow) => registered = false,
+                    result => return Poll::Ready(result),
+                },
+                Phase::Granted => return Poll::Ready(Ok(())),
+                Phase::Closed | Phase::Gone => return Poll::Ready(Err(Refused::Closed)),
+            }
+        }
+    }
+
+    /// A waiter that has been called tries to take. If there is too little, it is where it was, at the head of the line.
+    fn answer(&self, waiter: &Waiter) -> Result<(), Refused> {
+        // First this, then the word: see `Patience`.
+        self.patience.set(0);
+        match self.take(waiter.need) {
+            Err(Refused::NotNow) => {
+                waiter.strikes.add();
+                waiter.return_to_line();
+                self.act(self.word.change(|state| state.leave(false)));
+                if self.state().is_closed() { Err(Refused::Closed) } else { Err(Refused::NotNow) }
+            }
+            Err(Refused::Closed) => Err(Refused::Closed),
+            Ok(()) => {
+                waiter.phase.leave();
+                self.waiting.sub();
+                // Tokens may have come that were left to this one.
+                self.act(self.word.change(State::call));
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives up a place. True if it had been granted its tokens, which are the caller's then.
+    #[cold]
+    pub(crate) fn leave(&self, place: Place) -> bool {
+        let Place { waiter, listener } = place;
+        let phase = waiter.phase.leave();
+        let waker = waiter.take_waker();
+        let was_taken_out = listener.discard();
+        if matches!(phase, Phase::Waiting | Phase::Called) {
+            self.waiting.sub();
+            if phase == Phase::Called {
+                self.patience.set(0);
+            }
+            // Still in the queue, it held up nobody. Else the server may have counted on it, or those behind it wait.
+            if was_taken_out {
+                self.act(self.word.change(|state| state.leave(self.is_fifo())));
+            }
+        }
+        drop(waker);
+        phase == Phase::Granted
+    }
+
+    /// Gives up a place, and the tokens that it may have been granted.
+    #[cold]
+    pub(crate) fn cancel(&self, place: Place) {
+        let need = place.waiter.need;
+        if self.leave(place) {
+            self.give(need);
+        }
+    }
+
+    // What waits for room.
+
+    /// Deposits one token, or lines up for room.
+    #[cold]
+    pub(crate) fn enqueue_release(&self, waker: &Waker) -> Result<Option<Place>, Refused> {
+        let place = Place::new(Waiter::new(1, waker), &self.room);
+        match self.word.update(|state| state.enqueue_release(self.max)) {
+            Ok((action, deposited)) => {
+                self.act(action);
+                if deposited {
+                    self.leave_room(place);
+                    return Ok(None);
+                }
+                Ok(Some(place))
+            }
+            Err(refused) => {
+                self.leave_room(place);
+                Err(refused)
+            }
+        }
+    }
+
+    /// Whether the releaser is to try again.
+    #[cold]
+    pub(crate) fn poll_room(&self, place: &Place, waker: &Waker) -> Poll<()> {
+        place.waiter.set_waker(waker);
+        if place.waiter.phase.load() == Phase::Waiting { Poll::Pending } else { Poll::Ready(()) }
+    }
+
+    /// Gives up a place for room. If it had been called, the next one may go on.
+    #[cold]
+    pub(crate) fn leave_room(&self, place: Place) {
+        let Place { waiter, listener } = place;
+        let phase = waiter.phase.leave();
+        let waker = waiter.take_waker();
+        listener.discard();
+        if phase == Phase::Called {
+            self.act(self.word.change(|state| state.pass_room(self.max)));
+        }
+        drop(waker);
+    }
+
+    // The server.
+
+    #[inline]
+    fn act(&self, action: Action) {
+        match action {
+            Action::Nothing => {}
+            Action::Serve => self.serve(),
+            Action::Call => self.call(),
+        }
+    }
+
+    /// Tokens have come, and newcomers may pass: has nobody been called for them, or for too long?
+    #[cold]
+    fn call(&self) {
+        if !self.patience.spend() {
+            self.act(self.word.change(State::call));
+        }
+    }
+
+    /// Serves the line. SERVING has been set for it.
+    #[cold]
+    fn serve(&self) {
+        // Declared first, dropped last: L5.
+        let mut wakes = Wakes::default();
+        loop {
+            // From here on, AGAIN tells of what has changed since.
+            let mut seen = self.word.load();
+            if seen.is_changed() {
+                seen = self.word.change(|state| (state.attend(), state.attend()));
+            }
+            let mut desk = self.desk.take().unwrap_or_default();
+            let plan =
+                if seen.is_closed() { self.dismiss(seen, &mut desk, &mut wakes) } else { self.plan(seen, &mut desk, &mut wakes) };
+            // Back it goes, for the next server may come as soon as the word says that this one rests.
+            self.desk.swap(Some(desk));
+            match self.word.replace(seen, plan.next) {
+                Ok(()) => {
+                    if let Some(waiter) = plan.grant {
+                        self.hand_over(&waiter, plan.rests, &mut wakes);
+                    }
+                    if plan.rests {
+                        return;
+                    }
+                }
+                Err(_) => {
+                    if let Some(waiter) = plan.grant {
+                        let mut desk = self.desk.take().unwrap_or_default();
+                        desk.front.push_front(waiter);
+                        self.desk.swap(Some(desk));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells a waiter that it has its tokens. If it has left meanwhile, they go back.
+    fn hand_over(&self, waiter: &Waiter, rests: bool, wakes: &mut Wakes) {
+        match waiter.tell(Phase::Granted) {
+            Ok(waker) => {
+                self.waiting.sub();
+                wakes.push(waker);
+            }
+            Err(_) if rests => {
+                self.give(waiter.need);
+            }
+            Err(_) => self.word.change(|state| (state.revoke(waiter.need, self.max), ())),
+        }
+    }
+
+    /// What there is to do in an open bucket.
+    fn plan(&self, seen: State, desk: &mut Desk, wakes: &mut Wakes) -> Plan {
+        let room = seen.has_releasers() && (seen.available() >= i64::from(self.max) || self.call_releaser(wakes));
+        desk.bring_back(seen);
+        // Those who have been called, but for too long, keep their place.
+        let mut late = Vec::new();
+        let (grant, queued, shut) = loop {
+            let Some(waiter) = self.candidate(seen, desk) else {
+                // With tokens in hand the whole line has been seen.
+                let queued = seen.available() <= 0 && self.others_wait(desk, 0);
+                break (None, queued || !late.is_empty(), queued && self.is_fifo());
+            };
+            match waiter.phase.load() {
+                Phase::Waiting => {}
+                Phase::Called if self.patience.is_left() => {
+                    desk.front.push_front(waiter);
+                    break (None, true, false);
+                }
+                Phase::Called => {
+                    late.push(waiter);
+                    continue;
+                }
+                Phase::Granted | Phase::Closed | Phase::Gone => continue,
+            }
+            if !seen.reaches(waiter.need) {
+                desk.put_aside(waiter);
+                continue;
+            }
+            let fits = seen.available() >= i64::from(waiter.need);
+            let is_first = self.is_fifo() || waiter.strikes.get() >= STRIKES;
+            if fits && is_first {
+                let queued = self.others_wait(desk, 1) || !late.is_empty();
+                break (Some(waiter), queued, queued && self.is_fifo());
+            }
+            if fits {
+                // First this, then the phase: see `Patience`.
+                self.patience.set(PATIENCE);
+                match waiter.tell(Phase::Called) {
+                    Ok(waker) => wakes.push(waker),
+                    Err(_) => {
+                        self.patience.set(0);
+                        continue;
+                    }
+                }
+            } else if seen.available() > 0 {
+                waiter.strikes.add();
+            }
+            let shut = !fits && (self.is_fifo() || waiter.strikes.get() >= STRIKES);
+            desk.front.push_front(waiter);
+            break (None, true, shut);
+        };
+        extend_front(&mut desk.front, late.into_iter().rev());
+        let left = match &grant {
+            Some(waiter) => seen.grant(waiter.need),
+            None => seen,
+        };
+        // After a grant, tokens that are left may be for the next one.
+        let rests = grant.is_none() || left.available() <= 0;
+        let rest = Rest { queued, shut, room, aside: !desk.aside.is_empty() };
+        Plan { grant, next: if rests { left.rest(rest) } else { left }, rests }
+    }
+
+    /// Sends everybody home.
+    fn dismiss(&self, seen: State, desk: &mut Desk, wakes: &mut Wakes) -> Plan {
+        let line = core::iter::from_fn(|| next_in(&self.queue));
+        for waiter in desk.front.drain(..).chain(desk.aside.drain(..)).chain(line) {
+            if let Ok(waker) = waiter.tell(Phase::Closed) {
+                self.waiting.sub();
+                wakes.push(waker);
+            }
+        }
+        if seen.has_releasers() {
+            while self.call_releaser(wakes) {}
+        }
+        Plan { grant: None, next: seen.rest(Rest::default()), rests: true }
+    }
+
+    /// The next waiter: from the desk, or, as nobody is to be taken out of the queue in vain, from there if there are tokens.
+    fn candidate(&self, seen: State, desk: &mut Desk) -> Option<Arc<Waiter>> {
+        desk.front.pop_front().or_else(|| if seen.available() > 0 { next_in(&self.queue) } else { None })
+    }
+
+    /// Whether there may be waiters other than `known` ones. Too often yes does no harm: the next server finds out. If it
+    /// is no because one of the known has just left, that one sets QUEUED when it does ([`State::leave`]).
+    fn others_wait(&self, desk: &Desk, known: usize) -> bool {
+        !desk.front.is_empty() || !desk.aside.is_empty() || self.waiting.get() > known
+    }
+
+    /// Calls the first releaser in its line; false if there is none.
+    fn call_releaser(&self, wakes: &mut Wakes) -> bool {
+        core::iter::from_fn(|| next_in(&self.room))
+            .find_map(|waiter| waiter.tell(Phase::Called).ok())
+            .map(|waker| wakes.push(waker))
+            .is_some()
+    }
+}
+
+/// The next waiter in the line at `event`. Those who have not quite lined up yet will do so again.
+fn next_in(event: &Event) -> Option<Arc<Waiter>> {
+    loop {
+        match waiter::next(event) {
+            (0, _) => return None,
+            (_, Some(waiter)) => return Some(waiter),
+            (_, None) => {}
+        }
+    }
+}
+
+impl Place {
+    fn new(waiter: Arc<Waiter>, event: &Event) -> Self {
+        loop {
+            if let Some(listener) = waiter.listen(event) {
+                return Self { waiter, listener };
+            }
+        }
+    }
+}
+
+impl Desk {
+    fn put_aside(&mut self, waiter: Arc<Waiter>) {
+        if self.aside.len() >= self.full {
+            self.aside.retain(|waiter| waiter.phase.load() == Phase::Waiting);
+            self.full = 2 * self.aside.len() + 8;
+        }
+        self.least = if self.aside.is_empty() { waiter.need } else { self.least.min(waiter.need) };
+        self.aside.push(waiter);
+    }
+
+    /// Puts those aside back to the front, in order, if one of them can be served now.
+    fn bring_back(&mut self, seen: State) {
+        if !self.aside.is_empty() && seen.reaches(self.least) {
+            extend_front(&mut self.front, self.aside.drain(..).rev());
+        }
+    }
+}
+
+/// Pushes each to the front, so that the last one is the first.
+fn extend_front<T>(deque: &mut VecDeque<T>, items: impl IntoIterator<Item = T>) {
+    items.into_iter().for_each(|item| deque.push_front(item));
+}

@@ -1,0 +1,325 @@
+//! The word: capacity, available tokens and what is known of the waiting line, in 64 bits.
+//!
+//! This file is the first of the crate's three arguments: *the arithmetic is right*. Every change of a bucket is
+//! one pure function `State -> State` here, together with the [`Action`] that it asks for. Nothing in this file
+//! touches memory that is shared; `atomic.rs` makes the changes atomic, `line.rs` carries the actions out.
+//!
+//! ```text
+//!  63           36 35            7   6     5     4      3      2      1      0
+//! +---------------+---------------+-----+----+-----+-------+----+------+------+
+//! | capacity (28) | available (29)|ASIDE|ROOM|AGAIN|SERVING|SHUT|QUEUED|CLOSED|
+//! +---------------+---------------+-----+----+-----+-------+----+------+------+
+//!                  biased, signed
+//! ```
+//!
+//! | bit     | meaning                                                                    | set by                | cleared by  |
+//! |---------|----------------------------------------------------------------------------|-----------------------|-------------|
+//! | CLOSED  | no take, release or resize succeeds any more                               | `close`               | nobody      |
+//! | QUEUED  | a taker may be waiting: tokens that come back are to be shown to the line  | `enqueue`, the server | the server  |
+//! | SHUT    | newcomers may not take, not even what is there                             | `enqueue`, the server | the server  |
+//! | SERVING | somebody, the *server*, is looking after the line and owns it              | whoever is to serve   | the server  |
+//! | AGAIN   | the line has changed while it was served: look again before leaving        | everybody else        | the server  |
+//! | ROOM    | a releaser may be waiting for room                                         | `enqueue_release`     | the server  |
+//! | ASIDE   | somebody waits for more than the capacity is, and holds up nobody          | the server            | the server  |
+//!
+//! Invariants, kept by every transition and checked by the property tests below:
+//!
+//! * **S1** 0 ≤ capacity ≤ max, and capacity − max ≤ available ≤ max.
+//! * **S2** A transition that refuses has no new state: the word stays as it is, bit for bit.
+//! * **S3** CLOSED is never cleared, and nothing but a return of tokens changes a closed word's numbers.
+//! * **S4** AGAIN is set only while SERVING is.
+//! * **S5** Whatever could let a waiter on yields [`Action::Serve`] or [`Action::Call`], or leaves AGAIN to the server
+//!   that is at work: a return with QUEUED, a growth with ASIDE, a shrink or take with ROOM, a close.
+
+use core::fmt;
+
+const FLAG_BITS: u32 = 7;
+const AVAILABLE_BITS: u32 = 29;
+const CAPACITY_BITS: u32 = 28;
+const _: () = assert!(FLAG_BITS + AVAILABLE_BITS + CAPACITY_BITS == u64::BITS);
+
+const AVAILABLE_SHIFT: u32 = FLAG_BITS;
+const CAPACITY_SHIFT: u32 = FLAG_BITS + AVAILABLE_BITS;
+const AVAILABLE_MASK: u64 = ((1 << AVAILABLE_BITS) - 1) << AVAILABLE_SHIFT;
+const CAPACITY_MASK: u64 = ((1 << CAPACITY_BITS) - 1) << CAPACITY_SHIFT;
+
+/// What the field of the available tokens reads when there are none.
+const BIAS: i64 = 1 << (AVAILABLE_BITS - 1);
+/// One available token, as a difference of two words.
+const ONE_TOKEN: u64 = 1 << AVAILABLE_SHIFT;
+
+const CLOSED: u64 = 1;
+const QUEUED: u64 = 1 << 1;
+const SHUT: u64 = 1 << 2;
+const SERVING: u64 = 1 << 3;
+const AGAIN: u64 = 1 << 4;
+const ROOM: u64 = 1 << 5;
+const ASIDE: u64 = 1 << 6;
+const _: () = assert!(ASIDE << 1 == ONE_TOKEN);
+
+/// The largest capacity that a bucket can have.
+pub(crate) const MAX_CAPACITY: u32 = (1 << CAPACITY_BITS) - 1;
+// Available lies in -MAX_CAPACITY..=MAX_CAPACITY.
+const _: () = assert!(MAX_CAPACITY as i64 - BIAS < 0);
+
+/// The word of a bucket, as a value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct State(u64);
+
+/// What a transition leaves to be done.
+#[must_use = "somebody may be waiting for this"]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Nothing: nobody waits, nobody can go on, or the server at work will see it.
+    Nothing,
+    /// SERVING has been set for the caller: serve the line.
+    Serve,
+    /// Tokens are there and the line may be barged past: see whether a waiter is on its way already, else [`State::call`].
+    Call,
+}
+
+/// Why a take or a deposit did not happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    Closed,
+    /// Not enough tokens, or not enough room.
+    NotNow,
+}
+
+/// What the server leaves in the word when it goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rest {
+    pub(crate) queued: bool,
+    pub(crate) shut: bool,
+    pub(crate) room: bool,
+    pub(crate) aside: bool,
+}
+
+impl State {
+    pub(crate) const fn new(capacity: u32) -> Self {
+        debug_assert!(capacity <= MAX_CAPACITY);
+        Self(((capacity as u64) << CAPACITY_SHIFT) | (((BIAS as u64) + capacity as u64) << AVAILABLE_SHIFT))
+    }
+
+    pub(crate) const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    pub(crate) const fn bits(self) -> u64 {
+        self.0
+    }
+
+    #[inline]
+    pub(crate) const fn capacity(self) -> u32 {
+        (self.0 >> CAPACITY_SHIFT) as u32
+    }
+
+    /// The tokens in the bucket; below 0 by what a shrink has asked back.
+    #[inline]
+    pub(crate) const fn available(self) -> i64 {
+        ((self.0 & AVAILABLE_MASK) >> AVAILABLE_SHIFT) as i64 - BIAS
+    }
+
+    #[inline]
+    pub(crate) const fn is_closed(self) -> bool {
+        self.has(CLOSED)
+    }
+
+    pub(crate) const fn is_changed(self) -> bool {
+        self.has(AGAIN)
+    }
+
+    pub(crate) const fn has_releasers(self) -> bool {
+        self.has(ROOM)
+    }
+
+    /// Whether a request for `n` can be served without growth: it is within the capacity, or even there.
+    pub(crate) fn reaches(self, n: u32) -> bool {
+        i64::from(n) <= i64::from(self.capacity()).max(self.available())
+    }
+
+    // Transitions of takers.
+
+    /// `available ≥ n, not SHUT → available - n`; with ROOM the line is to be served, for there is room now.
+    #[inline]
+    pub(crate) fn take(self, n: u32) -> Result<(Self, Action), Refused> {
+        if self.0 & (CLOSED | SHUT) != 0 || self.available() < i64::from(n) {
+            return Err(if self.is_closed() { Refused::Closed } else { Refused::NotNow });
+        }
+        let taken = Self(self.0 - u64::from(n) * ONE_TOKEN);
+        Ok(if self.has(ROOM) { taken.summon() } else { (taken, Action::Nothing) })
+    }
+
+    /// `1 ≤ available, not SHUT → available - min(available, n)`; says how many.
+    pub(crate) fn take_up_to(self, n: u32) -> Result<(Self, (Action, u32)), Refused> {
+        let n = u32::try_from(self.available().clamp(1, i64::from(n))).unwrap_or(n);
+        self.take(n).map(|(state, action)| (state, (action, n)))
+    }
+
+    /// A taker of `n` has lined up. It cannot be lost: whoever cleared QUEUED before looked at the line before.
+    ///
+    /// `→ QUEUED` (and SHUT, if newcomers may not pass). To be served at once if tokens are there that nobody has
+    /// shown to the line yet, or if `n` is more than the capacity, for then it has to step aside.
+    pub(crate) fn enqueue(self, n: u32, shut: bool) -> Result<(Self, Action), Refused> {
+        if self.is_closed() {
+            return Err(Refused::Closed);
+        }
+        let queued = Self(self.0 | QUEUED | if shut { SHUT } else { 0 });
+        let seen = self.has(QUEUED) || (self.available() <= 0 && n <= self.capacity());
+        Ok(if self.has(SERVING) || !seen { queued.summon() } else { (queued, Action::Nothing) })
+    }
+
+    /// A waiter has left, or lost, that the server had already taken out of the queue, and may have counted on:
+    /// `→ QUEUED` again (and SHUT as in [`enqueue`](Self::enqueue)), and to be served if tokens are there.
+    pub(crate) fn leave(self, shut: bool) -> (Self, Action) {
+        if self.is_closed() {
+            return (self, Action::Nothing);
+        }
+        let queued = Self(self.0 | QUEUED | if shut { SHUT } else { 0 });
+        if self.has(SERVING) || self.available() > 0 { queued.summon() } else { (queued, Action::Nothing) }
+    }
+
+    // Transitions of those who give back.
+
+    /// `→ min(available + n, max)`; says how many fitted.
+    #[inline]
+    pub(crate) fn give(self, n: u32, max: u32) -> (Self, (Action, u32)) {
+        let fitted = i64::from(n).min(i64::from(max) - self.available()) as u64;
+        let given = Self(self.0 + fitted * ONE_TOKEN);
+        let (state, action) = if given.0 & (QUEUED | ASIDE) == 0 { (given, Action::Nothing) } else { given.show() };
+        (state, (action, fitted as u32))
+    }
+
+    /// `available + n ≤ max → available + n`, else refused.
+    pub(crate) fn release(self, n: u32, max: u32) -> Result<(Self, Action), Refused> {
+        if self.is_closed() {
+            return Err(Refused::Closed);
+        }
+        let (state, (action, fitted)) = self.give(n, max);
+        if fitted == n { Ok((state, action)) } else { Err(Refused::NotNow) }
+    }
+
+    /// A releaser of one has lined up: `available < max → available + 1`, else `→ ROOM`. True if it is in the bucket.
+    pub(crate) fn enqueue_release(self, max: u32) -> Result<(Self, (Action, bool)), Refused> {
+        match self.release(1, max) {
+            Ok((state, action)) => Ok((state, (action, true))),
+            Err(Refused::Closed) => Err(Refused::Closed),
+            // A server at work may be about to clear ROOM.
+            Err(Refused::NotNow) => Ok((Self(self.0 | ROOM | if self.has(SERVING) { AGAIN } else { 0 }), (Action::Nothing, false))),
+        }
+    }
+
+    /// A releaser that had been called is done, or has gone: the next one may go on if there is room.
+    pub(crate) fn pass_room(self, max: u32) -> (Self, Action) {
+        if self.has(ROOM) && self.available() < i64::from(max) { self.summon() } else { (self, Action::Nothing) }
+    }
+
+    // Resize and close.
+
+    /// `capacity → c, available → min(available + (c - capacity), max)`.
+    pub(crate) fn set_capacity(self, capacity: u32, max: u32) -> Result<(Self, Action), Refused> {
+        if self.is_closed() {
+            return Err(Refused::Closed);
+        }
+        let change = i64::from(capacity) - i64::from(self.capacity());
+        let available = (self.available() + change).min(i64::from(max));
+        let fields = (u64::from(capacity) << CAPACITY_SHIFT) | (((available + BIAS) as u64) << AVAILABLE_SHIFT);
+        let next = Self((self.0 & !(CAPACITY_MASK | AVAILABLE_MASK)) | fields);
+        let due = next.has(ASIDE) || (next.has(QUEUED) && available > 0) || (next.has(ROOM) && available < i64::from(max));
+        Ok(if due { next.summon() } else { (next, Action::Nothing) })
+    }
+
+    /// `→ CLOSED`. True if it was open.
+    pub(crate) fn close(self) -> (Self, (Action, bool)) {
+        let closed = Self(self.0 | CLOSED);
+        let (state, action) = if self.0 & (QUEUED | ASIDE | ROOM) != 0 { closed.summon() } else { (closed, Action::Nothing) };
+        (state, (action, !self.is_closed()))
+    }
+
+    // Who serves.
+
+    /// `SERVING → AGAIN`, else `→ SERVING`, and the caller serves.
+    pub(crate) fn summon(self) -> (Self, Action) {
+        if self.has(SERVING) { (Self(self.0 | AGAIN), Action::Nothing) } else { (Self(self.0 | SERVING), Action::Serve) }
+    }
+
+    /// Tokens have come; the line is to see them. Where newcomers may pass anyway, a waiter that is on its way will do.
+    fn show(self) -> (Self, Action) {
+        let available = self.available();
+        if self.has(ASIDE) && available > i64::from(self.capacity()) {
+            self.summon()
+        } else if !self.has(QUEUED) || available <= 0 {
+            (self, Action::Nothing)
+        } else if self.0 & (SHUT | SERVING) == 0 {
+            (self, Action::Call)
+        } else {
+            self.summon()
+        }
+    }
+
+    /// Nobody is on its way: the line is to be served if it has QUEUED and there are tokens.
+    pub(crate) fn call(self) -> (Self, Action) {
+        if self.has(QUEUED) && self.available() > 0 { self.summon() } else { (self, Action::Nothing) }
+    }
+
+    // Transitions of the server.
+
+    /// `AGAIN →`: the server looks at the line from here on.
+    pub(crate) const fn attend(self) -> Self {
+        Self(self.0 & !AGAIN)
+    }
+
+    /// `available → available - n` for the head of the line, whom SHUT does not concern.
+    pub(crate) fn grant(self, n: u32) -> Self {
+        debug_assert!(self.has(SERVING) && self.available() >= i64::from(n));
+        Self(self.0 - u64::from(n) * ONE_TOKEN)
+    }
+
+    /// `available → available + n`: a grant came too late for a taker that had gone.
+    pub(crate) fn revoke(self, n: u32, max: u32) -> Self {
+        Self(self.give(n, max).0.0 | AGAIN)
+    }
+
+    /// `SERVING →`, with what is left to be known about the line.
+    pub(crate) const fn rest(self, rest: Rest) -> Self {
+        debug_assert!(self.has(SERVING) && !self.has(AGAIN));
+        let mut word = self.0 & !(SERVING | QUEUED | SHUT | ROOM | ASIDE);
+        if rest.queued {
+            word |= QUEUED;
+        }
+        if rest.shut {
+            word |= SHUT;
+        }
+        if rest.room {
+            word |= ROOM;
+        }
+        if rest.aside {
+            word |= ASIDE;
+        }
+        Self(word)
+    }
+
+    #[inline]
+    const fn has(self, flag: u64) -> bool {
+        self.0 & flag != 0
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "State({} of {}", self.available(), self.capacity())?;
+        let flags = [
+            (CLOSED, "CLOSED"),
+            (QUEUED, "QUEUED"),
+            (SHUT, "SHUT"),
+            (SERVING, "SERVING"),
+            (AGAIN, "AGAIN"),
+            (ROOM, "ROOM"),
+            (ASIDE, "ASIDE"),
+        ];
+        for (_, name) in flags.iter().filter(|(flag, _)| self.has(*flag)) {
+            write!(f, " {name}")?;
+        }
+        f.write_str(")")
+    }
+}

@@ -1,0 +1,124 @@
+//! A waiter: what the line and the one who waits share, and how it is woken.
+//!
+//! `event-listener` runs wakers under its lock, where user code must not run. So what it wakes is the [`Waiter`]
+//! itself, which then lies in the mailbox of the thread that notified, and the waker of the user is run from
+//! [`Wakes`] when no lock and no right over the line is held any more.
+
+use alloc::sync::Arc;
+use alloc::task::Wake;
+use alloc::vec::Vec;
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
+
+use event_listener::{Event, EventListener, IntoNotification};
+
+use crate::atomic::{AtomicPhase, Count, Phase};
+use crate::sync::{Slot, mailbox};
+
+mailbox!(mailbox, alloc::sync::Arc<super::Waiter>);
+
+pub(crate) struct Waiter {
+    /// The tokens it wants.
+    pub(crate) need: u32,
+    pub(crate) phase: AtomicPhase,
+    /// How often it was woken in vain or passed over.
+    pub(crate) strikes: Count,
+    waker: Slot<Waker>,
+}
+
+impl Waiter {
+    pub(crate) fn new(need: u32, waker: &Waker) -> Arc<Self> {
+        Arc::new(Self {
+            need,
+            phase: AtomicPhase::new(Phase::Waiting),
+            strikes: Count::new(),
+            waker: Slot::new(Some(waker.clone())),
+        })
+    }
+
+    /// `Waiting → phase`, and who is to be woken for it; an error says that the waiter has left.
+    pub(crate) fn tell(&self, phase: Phase) -> Result<Option<Waker>, Phase> {
+        self.phase.change(Phase::Waiting, phase)?;
+        Ok(self.waker.take())
+    }
+
+    /// Makes `waker` the one to wake. The phase has to be looked at afterwards:
+    ///
+    /// 1. `tell` changes the phase, 2. finds the old waker or none, 3. this puts the new one.
+    ///
+    /// The waker's place is only ever swapped, so if 3 comes after 2, the new phase is seen after 3; else 2 finds the new one.
+    pub(crate) fn set_waker(&self, waker: &Waker) {
+        let waker = match self.waker.take() {
+            Some(old) if old.will_wake(waker) => old,
+            _ => waker.clone(),
+        };
+        drop(self.waker.swap(Some(waker)));
+    }
+
+    /// `Called → Waiting`, at the place that it has kept.
+    pub(crate) fn return_to_line(&self) {
+        let returned = self.phase.change(Phase::Called, Phase::Waiting);
+        debug_assert!(returned.is_ok(), "only the waiter itself answers a call");
+    }
+
+    /// Takes the waker back, so that it is dropped by the one who waited, and not under a lock.
+    pub(crate) fn take_waker(&self) -> Option<Waker> {
+        self.waker.take()
+    }
+
+    /// Lines up at `event`. `None` if it was notified before the notifier could know whom it notified.
+    pub(crate) fn listen(self: &Arc<Self>, event: &Event) -> Option<EventListener> {
+        let mut listener = event.listen();
+        let bridge = Waker::from(Arc::clone(self));
+        match Pin::new(&mut listener).poll(&mut Context::from_waker(&bridge)) {
+            Poll::Pending => Some(listener),
+            Poll::Ready(()) => None,
+        }
+    }
+}
+
+impl Wake for Waiter {
+    fn wake(self: Arc<Self>) {
+        mailbox::post(self);
+    }
+}
+
+/// Takes the next one out of the line at `event`, first come, first out. The number is that of those who left it:
+/// one without a waiter had only just lined up, and tries again.
+pub(crate) fn next(event: &Event) -> (usize, Option<Arc<Waiter>>) {
+    mailbox::collect(|| event.notify(1.additional().relaxed()))
+}
+
+/// Wakers to be woken when it goes out of scope.
+#[derive(Default)]
+pub(crate) struct Wakes {
+    first: Option<Waker>,
+    others: Vec<Waker>,
+}
+
+impl Wakes {
+    pub(crate) fn push(&mut self, waker: Option<Waker>) {
+        if self.first.is_none() {
+            self.first = waker;
+        } else {
+            self.others.extend(waker);
+        }
+    }
+}
+
+impl Drop for Wakes {
+    fn drop(&mut self) {
+        /// Wakes the rest, also if one of the wakers panics.
+        struct Rest(alloc::vec::IntoIter<Waker>);
+        impl Drop for Rest {
+            fn drop(&mut self) {
+                self.0.by_ref().for_each(Waker::wake);
+            }
+        }
+        let rest = Rest(core::mem::take(&mut self.others).into_iter());
+        if let Some(first) = self.first.take() {
+            first.wake();
+        }
+        drop(rest);
+    }
+}
