@@ -55,8 +55,13 @@ impl AtomicState {
             .map_err(State::from_bits)
     }
 
-    /// As [`update`](Self::update), for a transition that is never refused.
+    /// As [`update`](Self::update), for a transition without a result; false if it refuses.
     #[inline]
+    pub(crate) fn try_change(&self, mut transition: impl FnMut(State) -> Option<State>) -> bool {
+        self.update(|state| transition(state).map(|next| (next, ())).ok_or(())).is_ok()
+    }
+
+    /// As [`update`](Self::update), for a transition that is never refused.
     pub(crate) fn change<R>(&self, mut transition: impl FnMut(State) -> (State, R)) -> R {
         let Ok(result) = self.update(|state| Ok::<_, core::convert::Infallible>(transition(state)));
         result

@@ -215,8 +215,10 @@ impl TokenBucket {
     /// [`max_capacity`](Self::max_capacity); the bucket is unchanged then.
     #[inline]
     pub fn try_take_many(&self, n: usize) -> Result<Token<'_>, TryTakeError> {
-        self.acquire(n)?;
-        Ok(Token::new(self, n))
+        match self.acquire(n) {
+            Ok(()) => Ok(Token::new(self, n)),
+            Err(refused) => Err(self.cannot_take(n, refused)),
+        }
     }
 
     /// Takes what is there now, but no more than `n` tokens: at least one, unless `n` is 0. Any `n` will do.
@@ -226,10 +228,13 @@ impl TokenBucket {
     /// As for [`try_take`](Self::try_take). A deficit stays what it is: there is nothing to take then.
     pub fn try_take_up_to(&self, n: usize) -> Result<Token<'_>, TryTakeError> {
         let taken = match self.fitting(n.min(self.max_capacity())) {
-            0 => self.acquire(0).map(|()| 0)?,
-            n => self.line.take_up_to(n).map_err(|refused| self.cannot_take(refused))?,
+            0 => self.acquire_odd(0).map(|()| 0),
+            n => self.line.take_up_to(n),
         };
-        Ok(Token::new(self, taken as usize))
+        match taken {
+            Ok(taken) => Ok(Token::new(self, taken as usize)),
+            Err(refused) => Err(self.cannot_take(n, refused)),
+        }
     }
 
     /// As [`try_take`](Self::try_take), with a token that keeps the bucket alive.
@@ -249,8 +254,10 @@ impl TokenBucket {
     /// As for [`try_take_many`](Self::try_take_many).
     #[inline]
     pub fn try_take_many_owned(self: &Arc<Self>, n: usize) -> Result<OwnedToken, TryTakeError> {
-        self.acquire(n)?;
-        Ok(OwnedToken::new(Arc::clone(self), n))
+        match self.acquire(n) {
+            Ok(()) => Ok(OwnedToken::new(Arc::clone(self), n)),
+            Err(refused) => Err(self.cannot_take(n, refused)),
+        }
     }
 
     /// Takes one token, and waits for it if need be: a future, which can also block a thread ([`Take::wait`]).
@@ -320,12 +327,11 @@ impl TokenBucket {
     /// [`TryReleaseError::Full`], [`TryReleaseError::Closed`], and [`TryReleaseError::ExceedsMax`] if `n` is above
     /// [`max_capacity`](Self::max_capacity); the bucket is unchanged then.
     pub fn try_release_many(&self, n: usize) -> Result<(), TryReleaseError> {
-        if n > self.max_capacity() {
-            return Err(TryReleaseError::ExceedsMax { requested: n, max_capacity: self.max_capacity() });
-        }
-        self.line.release(self.fitting(n)).map_err(|refused| match refused {
+        let released = if n > self.max_capacity() { Err(Refused::ExceedsMax) } else { self.line.release(n) };
+        released.map_err(|refused| match refused {
             Refused::NotNow => TryReleaseError::Full,
             Refused::Closed => self.closed().into(),
+            Refused::ExceedsMax => TryReleaseError::ExceedsMax { requested: n, max_capacity: self.max_capacity() },
         })
     }
 
@@ -475,38 +481,35 @@ impl TokenBucket {
 
     /// Takes `n` tokens for a guard.
     #[inline]
-    pub(crate) fn acquire(&self, n: usize) -> Result<(), TryTakeError> {
-        if n == 0 || n > self.max_capacity() {
-            return self.acquire_odd(n);
-        }
-        self.line.take(self.fitting(n)).map_err(|refused| self.cannot_take(refused))
+    pub(crate) fn acquire(&self, n: usize) -> Result<(), Refused> {
+        // One comparison for both ends of 1..=max.
+        if n.wrapping_sub(1) < self.max_capacity() { self.line.take(self.fitting(n)) } else { self.acquire_odd(n) }
     }
 
     /// None are always there, and more than the maximum are never.
     #[cold]
-    fn acquire_odd(&self, n: usize) -> Result<(), TryTakeError> {
-        if n > 0 {
-            return Err(TryTakeError::ExceedsMax { requested: n, max_capacity: self.max_capacity() });
+    fn acquire_odd(&self, n: usize) -> Result<(), Refused> {
+        match n {
+            0 if self.is_closed() => Err(Refused::Closed),
+            0 => Ok(()),
+            _ => Err(Refused::ExceedsMax),
         }
-        if self.is_closed() { Err(self.closed().into()) } else { Ok(()) }
     }
 
+    /// Why `n` tokens could not be taken.
     #[cold]
-    fn cannot_take(&self, refused: Refused) -> TryTakeError {
+    pub(crate) fn cannot_take(&self, n: usize, refused: Refused) -> TryTakeError {
         match refused {
             Refused::NotNow => TryTakeError::Empty,
             Refused::Closed => self.closed().into(),
+            Refused::ExceedsMax => TryTakeError::ExceedsMax { requested: n, max_capacity: self.max_capacity() },
         }
     }
 
     /// Puts back what fits of `n` tokens, and says how many did.
     #[inline]
     pub(crate) fn give_back(&self, n: usize) -> usize {
-        // The deepest deficit and a full bucket are less than twice the largest capacity apart.
-        let n = n.min(2 * Self::MAX_CAPACITY);
-        #[allow(clippy::cast_possible_truncation, reason = "it was just limited")]
-        let fitted = self.line.give(n as u32);
-        fitted as usize
+        self.line.give(n)
     }
 
     /// A number that is not above the maximum, as the word has it.

@@ -131,6 +131,11 @@ impl Line {
 
     #[inline]
     pub(crate) fn take(&self, n: u32) -> Result<(), Refused> {
+        if self.word.try_change(|state| state.take_plainly(n)) { Ok(()) } else { self.take_or_tell(n) }
+    }
+
+    #[cold]
+    fn take_or_tell(&self, n: u32) -> Result<(), Refused> {
         let action = self.word.update(|state| state.take(n))?;
         self.act(action);
         Ok(())
@@ -143,13 +148,18 @@ impl Line {
     }
 
     #[inline]
-    pub(crate) fn give(&self, n: u32) -> u32 {
+    pub(crate) fn give(&self, n: usize) -> usize {
+        if self.word.try_change(|state| state.give_plainly(n, self.max)) { n } else { self.give_and_tell(n) }
+    }
+
+    #[cold]
+    fn give_and_tell(&self, n: usize) -> usize {
         let (action, fitted) = self.word.change(|state| state.give(n, self.max));
         self.act(action);
         fitted
     }
 
-    pub(crate) fn release(&self, n: u32) -> Result<(), Refused> {
+    pub(crate) fn release(&self, n: usize) -> Result<(), Refused> {
         let action = self.word.update(|state| state.release(n, self.max))?;
         self.act(action);
         Ok(())
@@ -224,7 +234,7 @@ impl Line {
                 self.act(self.word.change(|state| state.leave(false)));
                 if self.state().is_closed() { Err(Refused::Closed) } else { Err(Refused::NotNow) }
             }
-            Err(Refused::Closed) => Err(Refused::Closed),
+            Err(refused) => Err(refused),
             Ok(()) => {
                 waiter.phase.leave();
                 self.waiting.sub();
@@ -261,7 +271,7 @@ impl Line {
     pub(crate) fn cancel(&self, place: Place) {
         let need = place.waiter.need;
         if self.leave(place) {
-            self.give(need);
+            self.give(need as usize);
         }
     }
 
@@ -287,13 +297,6 @@ impl Line {
         }
     }
 
-    /// Whether the releaser is to try again.
-    #[cold]
-    pub(crate) fn poll_room(&self, place: &Place, waker: &Waker) -> Poll<()> {
-        place.waiter.set_waker(waker);
-        if place.waiter.phase.load() == Phase::Waiting { Poll::Pending } else { Poll::Ready(()) }
-    }
-
     /// Gives up a place for room. If it had been called, the next one may go on.
     #[cold]
     pub(crate) fn leave_room(&self, place: Place) {
@@ -309,7 +312,6 @@ impl Line {
 
     // The server.
 
-    #[inline]
     fn act(&self, action: Action) {
         match action {
             Action::Nothing => {}
@@ -370,7 +372,7 @@ impl Line {
                 wakes.push(waker);
             }
             Err(_) if rests => {
-                self.give(waiter.need);
+                self.give(waiter.need as usize);
             }
             Err(_) => self.word.change(|state| (state.revoke(waiter.need, self.max), ())),
         }
@@ -413,13 +415,11 @@ impl Line {
             if fits {
                 // First this, then the phase: see `Patience`.
                 self.patience.set(PATIENCE);
-                match waiter.tell(Phase::Called) {
-                    Ok(waker) => wakes.push(waker),
-                    Err(_) => {
-                        self.patience.set(0);
-                        continue;
-                    }
-                }
+                let Ok(waker) = waiter.tell(Phase::Called) else {
+                    self.patience.set(0);
+                    continue;
+                };
+                wakes.push(waker);
             } else if seen.available() > 0 {
                 waiter.strikes.add();
             }
@@ -491,6 +491,13 @@ impl Place {
                 return Self { waiter, listener };
             }
         }
+    }
+
+    /// Whether a releaser still waits, then with `waker`. If not, it is to try again.
+    #[cold]
+    pub(crate) fn waits(&self, waker: &Waker) -> bool {
+        self.waiter.set_waker(waker);
+        self.waiter.phase.load() == Phase::Waiting
     }
 }
 

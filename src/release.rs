@@ -69,7 +69,7 @@ impl Future for Release<'_> {
         match mem::replace(&mut this.stage, Stage::Fresh) {
             Stage::Fresh => {}
             Stage::Queued(place) => {
-                if line.poll_room(&place, cx.waker()).is_pending() {
+                if place.waits(cx.waker()) {
                     this.stage = Stage::Queued(place);
                     return Poll::Pending;
                 }

@@ -5,12 +5,15 @@
 //! touches memory that is shared; `atomic.rs` makes the changes atomic, `line.rs` carries the actions out.
 //!
 //! ```text
-//!  63           36 35            7   6     5     4      3      2      1      0
-//! +---------------+---------------+-----+----+-----+-------+----+------+------+
-//! | capacity (28) | available (29)|ASIDE|ROOM|AGAIN|SERVING|SHUT|QUEUED|CLOSED|
-//! +---------------+---------------+-----+----+-----+-------+----+------+------+
-//!                  biased, signed
+//!  63            35 34           7   6     5     4       3      2     1      0
+//! +----------------+--------------+-----+----+-----+-------+----+------+------+
+//! | available (29) | capacity (28)|ASIDE|ROOM|AGAIN|SERVING|SHUT|QUEUED|CLOSED|
+//! +----------------+--------------+-----+----+-----+-------+----+------+------+
+//!       signed
 //! ```
+//!
+//! Available stands on top, as a signed number, so that to have `n` is one comparison with the word, and to change by
+//! `n` one addition to it.
 //!
 //! | bit     | meaning                                                                    | set by                | cleared by  |
 //! |---------|----------------------------------------------------------------------------|-----------------------|-------------|
@@ -31,6 +34,13 @@
 //! * **S5** Whatever could let a waiter on yields [`Action::Serve`] or [`Action::Call`], or leaves AGAIN to the server
 //!   that is at work: a return with QUEUED, a growth with ASIDE, a shrink or take with ROOM, a close.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "fields are cut out of the word, and S1 bounds what is put in"
+)]
+
 use core::fmt;
 
 const FLAG_BITS: u32 = 7;
@@ -38,13 +48,11 @@ const AVAILABLE_BITS: u32 = 29;
 const CAPACITY_BITS: u32 = 28;
 const _: () = assert!(FLAG_BITS + AVAILABLE_BITS + CAPACITY_BITS == u64::BITS);
 
-const AVAILABLE_SHIFT: u32 = FLAG_BITS;
-const CAPACITY_SHIFT: u32 = FLAG_BITS + AVAILABLE_BITS;
-const AVAILABLE_MASK: u64 = ((1 << AVAILABLE_BITS) - 1) << AVAILABLE_SHIFT;
+const CAPACITY_SHIFT: u32 = FLAG_BITS;
+const AVAILABLE_SHIFT: u32 = FLAG_BITS + CAPACITY_BITS;
 const CAPACITY_MASK: u64 = ((1 << CAPACITY_BITS) - 1) << CAPACITY_SHIFT;
+const FLAGS: u64 = (1 << FLAG_BITS) - 1;
 
-/// What the field of the available tokens reads when there are none.
-const BIAS: i64 = 1 << (AVAILABLE_BITS - 1);
 /// One available token, as a difference of two words.
 const ONE_TOKEN: u64 = 1 << AVAILABLE_SHIFT;
 
@@ -55,12 +63,12 @@ const SERVING: u64 = 1 << 3;
 const AGAIN: u64 = 1 << 4;
 const ROOM: u64 = 1 << 5;
 const ASIDE: u64 = 1 << 6;
-const _: () = assert!(ASIDE << 1 == ONE_TOKEN);
+const _: () = assert!(ASIDE << 1 == FLAGS + 1);
 
 /// The largest capacity that a bucket can have.
 pub(crate) const MAX_CAPACITY: u32 = (1 << CAPACITY_BITS) - 1;
 // Available lies in -MAX_CAPACITY..=MAX_CAPACITY.
-const _: () = assert!(MAX_CAPACITY as i64 - BIAS < 0);
+const _: () = assert!((MAX_CAPACITY as i64) < 1 << (AVAILABLE_BITS - 1));
 
 /// The word of a bucket, as a value.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -84,10 +92,13 @@ pub(crate) enum Refused {
     Closed,
     /// Not enough tokens, or not enough room.
     NotNow,
+    /// More than there can ever be. (No transition is asked for that.)
+    ExceedsMax,
 }
 
 /// What the server leaves in the word when it goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "they are bits of the word")]
 pub(crate) struct Rest {
     pub(crate) queued: bool,
     pub(crate) shut: bool,
@@ -97,8 +108,12 @@ pub(crate) struct Rest {
 
 impl State {
     pub(crate) const fn new(capacity: u32) -> Self {
-        debug_assert!(capacity <= MAX_CAPACITY);
-        Self(((capacity as u64) << CAPACITY_SHIFT) | (((BIAS as u64) + capacity as u64) << AVAILABLE_SHIFT))
+        Self::pack(capacity, capacity as i64, 0)
+    }
+
+    const fn pack(capacity: u32, available: i64, flags: u64) -> Self {
+        debug_assert!(capacity <= MAX_CAPACITY && available.abs() <= MAX_CAPACITY as i64 && flags <= FLAGS);
+        Self(((available as u64) << AVAILABLE_SHIFT) | ((capacity as u64) << CAPACITY_SHIFT) | flags)
     }
 
     pub(crate) const fn from_bits(bits: u64) -> Self {
@@ -111,13 +126,19 @@ impl State {
 
     #[inline]
     pub(crate) const fn capacity(self) -> u32 {
-        (self.0 >> CAPACITY_SHIFT) as u32
+        ((self.0 & CAPACITY_MASK) >> CAPACITY_SHIFT) as u32
     }
 
     /// The tokens in the bucket; below 0 by what a shrink has asked back.
     #[inline]
     pub(crate) const fn available(self) -> i64 {
-        ((self.0 & AVAILABLE_MASK) >> AVAILABLE_SHIFT) as i64 - BIAS
+        (self.0 as i64) >> AVAILABLE_SHIFT
+    }
+
+    /// `available ≥ n`: what stands below available in the word cannot make up for a token.
+    #[inline]
+    const fn has_available(self, n: u32) -> bool {
+        self.0 as i64 >= (n as i64) << AVAILABLE_SHIFT
     }
 
     #[inline]
@@ -140,11 +161,19 @@ impl State {
 
     // Transitions of takers.
 
-    /// `available ≥ n, not SHUT → available - n`; with ROOM the line is to be served, for there is room now.
+    /// [`take`](Self::take), where nobody has to hear of it.
     #[inline]
+    pub(crate) const fn take_plainly(self, n: u32) -> Option<Self> {
+        if self.0 & (CLOSED | SHUT | ROOM) == 0 && self.has_available(n) { Some(Self(self.0 - n as u64 * ONE_TOKEN)) } else { None }
+    }
+
+    /// `available ≥ n, not SHUT → available - n`; with ROOM the line is to be served, for there is room now.
     pub(crate) fn take(self, n: u32) -> Result<(Self, Action), Refused> {
-        if self.0 & (CLOSED | SHUT) != 0 || self.available() < i64::from(n) {
-            return Err(if self.is_closed() { Refused::Closed } else { Refused::NotNow });
+        if self.is_closed() {
+            return Err(Refused::Closed);
+        }
+        if self.has(SHUT) || !self.has_available(n) {
+            return Err(Refused::NotNow);
         }
         let taken = Self(self.0 - u64::from(n) * ONE_TOKEN);
         Ok(if self.has(ROOM) { taken.summon() } else { (taken, Action::Nothing) })
@@ -181,17 +210,29 @@ impl State {
 
     // Transitions of those who give back.
 
-    /// `→ min(available + n, max)`; says how many fitted.
+    /// [`give`](Self::give), where nobody has to hear of it and all fit.
     #[inline]
-    pub(crate) fn give(self, n: u32, max: u32) -> (Self, (Action, u32)) {
-        let fitted = i64::from(n).min(i64::from(max) - self.available()) as u64;
-        let given = Self(self.0 + fitted * ONE_TOKEN);
-        let (state, action) = if given.0 & (QUEUED | ASIDE) == 0 { (given, Action::Nothing) } else { given.show() };
-        (state, (action, fitted as u32))
+    pub(crate) const fn give_plainly(self, n: usize, max: u32) -> Option<Self> {
+        // Room is never negative (S1).
+        let room = (max as i64 - self.available()) as u64;
+        if self.0 & (QUEUED | ASIDE) == 0 && n as u64 <= room {
+            Some(Self(self.0.wrapping_add((n as u64) << AVAILABLE_SHIFT)))
+        } else {
+            None
+        }
+    }
+
+    /// `→ min(available + n, max)`; says how many fitted.
+    pub(crate) fn give(self, n: usize, max: u32) -> (Self, (Action, usize)) {
+        let room = (i64::from(max) - self.available()) as u64;
+        let fitted = room.min(n as u64);
+        let given = Self(self.0.wrapping_add(fitted << AVAILABLE_SHIFT));
+        let (state, action) = given.show();
+        (state, (action, fitted as usize))
     }
 
     /// `available + n ≤ max → available + n`, else refused.
-    pub(crate) fn release(self, n: u32, max: u32) -> Result<(Self, Action), Refused> {
+    pub(crate) fn release(self, n: usize, max: u32) -> Result<(Self, Action), Refused> {
         if self.is_closed() {
             return Err(Refused::Closed);
         }
@@ -203,9 +244,12 @@ impl State {
     pub(crate) fn enqueue_release(self, max: u32) -> Result<(Self, (Action, bool)), Refused> {
         match self.release(1, max) {
             Ok((state, action)) => Ok((state, (action, true))),
-            Err(Refused::Closed) => Err(Refused::Closed),
-            // A server at work may be about to clear ROOM.
-            Err(Refused::NotNow) => Ok((Self(self.0 | ROOM | if self.has(SERVING) { AGAIN } else { 0 }), (Action::Nothing, false))),
+            Err(Refused::NotNow) => {
+                // A server at work may be about to clear ROOM.
+                let again = if self.has(SERVING) { AGAIN } else { 0 };
+                Ok((Self(self.0 | ROOM | again), (Action::Nothing, false)))
+            }
+            Err(refused) => Err(refused),
         }
     }
 
@@ -223,8 +267,7 @@ impl State {
         }
         let change = i64::from(capacity) - i64::from(self.capacity());
         let available = (self.available() + change).min(i64::from(max));
-        let fields = (u64::from(capacity) << CAPACITY_SHIFT) | (((available + BIAS) as u64) << AVAILABLE_SHIFT);
-        let next = Self((self.0 & !(CAPACITY_MASK | AVAILABLE_MASK)) | fields);
+        let next = Self::pack(capacity, available, self.0 & FLAGS);
         let due = next.has(ASIDE) || (next.has(QUEUED) && available > 0) || (next.has(ROOM) && available < i64::from(max));
         Ok(if due { next.summon() } else { (next, Action::Nothing) })
     }
@@ -271,13 +314,13 @@ impl State {
 
     /// `available → available - n` for the head of the line, whom SHUT does not concern.
     pub(crate) fn grant(self, n: u32) -> Self {
-        debug_assert!(self.has(SERVING) && self.available() >= i64::from(n));
+        debug_assert!(self.has(SERVING) && self.has_available(n));
         Self(self.0 - u64::from(n) * ONE_TOKEN)
     }
 
     /// `available → available + n`: a grant came too late for a taker that had gone.
     pub(crate) fn revoke(self, n: u32, max: u32) -> Self {
-        Self(self.give(n, max).0.0 | AGAIN)
+        Self(self.give(n as usize, max).0.0 | AGAIN)
     }
 
     /// `SERVING →`, with what is left to be known about the line.

@@ -10,7 +10,8 @@ use core::task::{Context, Poll};
 use futures_core::future::FusedFuture;
 
 use crate::line::Place;
-use crate::{OwnedToken, TakeError, Token, TokenBucket, TryTakeError};
+use crate::state::Refused;
+use crate::{OwnedToken, TakeError, Token, TokenBucket};
 
 /// A request for tokens: what [`Take`] and [`TakeOwned`] have in common.
 struct Request {
@@ -31,50 +32,50 @@ impl Request {
         Self { count, stage: Stage::Fresh }
     }
 
+    /// If this is new, takes what is there. Errors and waiting are left to [`poll`](Self::poll).
     #[inline]
-    #[track_caller]
-    fn poll(&mut self, bucket: &TokenBucket, cx: &mut Context<'_>) -> Poll<Result<(), TakeError>> {
-        if let Stage::Fresh = self.stage {
-            if let Some(result) = self.try_now(bucket) {
-                return Poll::Ready(result);
-            }
-        }
-        self.poll_line(bucket, cx)
-    }
-
-    /// Takes without waiting, or fails for good.
-    #[inline]
-    fn try_now(&mut self, bucket: &TokenBucket) -> Option<Result<(), TakeError>> {
-        let result = match bucket.acquire(self.count) {
-            Ok(()) => Ok(()),
-            Err(TryTakeError::Empty) => return None,
-            Err(TryTakeError::Closed(closed)) => Err(TakeError::Closed(closed)),
-            Err(TryTakeError::ExceedsMax { requested, max_capacity }) => Err(TakeError::ExceedsMax { requested, max_capacity }),
-        };
+    fn take_now(&mut self, bucket: &TokenBucket) -> bool {
+        let Stage::Fresh = self.stage else { return false };
+        // Before the attempt, where the compiler still knows that there is nothing to be dropped.
         self.stage = Stage::Done;
-        Some(result)
+        let taken = bucket.acquire(self.count).is_ok();
+        if !taken {
+            self.stage = Stage::Fresh;
+        }
+        taken
     }
 
     #[cold]
     #[track_caller]
-    fn poll_line(&mut self, bucket: &TokenBucket, cx: &mut Context<'_>) -> Poll<Result<(), TakeError>> {
+    fn poll(&mut self, bucket: &TokenBucket, cx: &mut Context<'_>) -> Poll<Result<(), TakeError>> {
+        let line = bucket.line();
         let (place, registered) = match mem::replace(&mut self.stage, Stage::Done) {
             Stage::Queued(place) => (place, false),
-            Stage::Fresh => match bucket.line().enqueue(bucket.fitting(self.count), cx.waker()) {
-                Ok(place) => (place, true),
-                Err(_) => return Poll::Ready(Err(bucket.closed().into())),
+            Stage::Fresh => match bucket.acquire(self.count) {
+                Err(Refused::NotNow) => match line.enqueue(bucket.fitting(self.count), cx.waker()) {
+                    Ok(place) => (place, true),
+                    Err(refused) => return Poll::Ready(Err(self.fail(bucket, refused))),
+                },
+                taken => return Poll::Ready(taken.map_err(|refused| self.fail(bucket, refused))),
             },
             Stage::Done => panic!("`Take` polled after it completed"),
         };
-        match bucket.line().poll(&place, cx.waker(), registered) {
+        match line.poll(&place, cx.waker(), registered) {
             Poll::Pending => {
                 self.stage = Stage::Queued(place);
                 Poll::Pending
             }
             Poll::Ready(result) => {
-                bucket.line().leave(place);
-                Poll::Ready(result.map_err(|_| bucket.closed().into()))
+                line.leave(place);
+                Poll::Ready(result.map_err(|refused| self.fail(bucket, refused)))
             }
+        }
+    }
+
+    fn fail(&self, bucket: &TokenBucket, refused: Refused) -> TakeError {
+        match refused {
+            Refused::ExceedsMax => TakeError::ExceedsMax { requested: self.count, max_capacity: bucket.max_capacity() },
+            Refused::NotNow | Refused::Closed => bucket.closed().into(),
         }
     }
 
@@ -146,14 +147,15 @@ macro_rules! take {
             #[track_caller]
             fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
                 let $borrow = self.get_mut();
-                match $borrow.request.poll($borrowed, cx) {
-                    Poll::Pending => Poll::Pending,
-                    Poll::Ready(Ok(())) => {
-                        let $finish = $borrow;
-                        Poll::Ready(Ok($finished))
+                if !$borrow.request.take_now($borrowed) {
+                    match $borrow.request.poll($borrowed, cx) {
+                        Poll::Ready(Ok(())) => {}
+                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                        Poll::Pending => return Poll::Pending,
                     }
-                    Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
                 }
+                let $finish = $borrow;
+                Poll::Ready(Ok($finished))
             }
         }
 
@@ -168,17 +170,10 @@ macro_rules! take {
             $take[$($lifetime)?], $token, TakeError,
             |take| {
                 let $borrow = &mut *take;
-                match $borrow.request.stage {
-                    Stage::Fresh => match $borrow.request.try_now($borrowed) {
-                        Some(Ok(())) => {
-                            let $finish = $borrow;
-                            Some(Ok($finished))
-                        }
-                        Some(Err(error)) => Some(Err(error)),
-                        None => None,
-                    },
-                    _ => None,
-                }
+                $borrow.request.take_now($borrowed).then(|| {
+                    let $finish = $borrow;
+                    Ok($finished)
+                })
             }
         }
 
@@ -213,13 +208,7 @@ take! {
     ///
     /// As [`Take`], but for tasks that outlive the borrow of a bucket.
     TakeOwned[], Option<Arc<TokenBucket>> => OwnedToken,
-    |take| owner(&take.bucket), |take| OwnedToken::new(take.bucket.take().expect(OWNED), take.request.count)
+    |take| take.bucket.as_deref().expect(OWNED), |take| OwnedToken::new(take.bucket.take().expect(OWNED), take.request.count)
 }
 
 const OWNED: &str = "`TakeOwned` polled after it completed";
-
-#[inline]
-#[track_caller]
-fn owner(bucket: &Option<Arc<TokenBucket>>) -> &TokenBucket {
-    bucket.as_ref().expect(OWNED)
-}
