@@ -31,6 +31,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::mem;
 use core::task::{Poll, Waker};
 
 use event_listener::{Event, EventListener, Listener as _};
@@ -66,6 +67,12 @@ pub(crate) struct Line {
 pub(crate) struct Place {
     waiter: Arc<Waiter>,
     listener: EventListener,
+}
+
+/// Tokens on their way to a guard: they go back if user code panics meanwhile.
+struct Taken<'a> {
+    line: &'a Line,
+    count: u32,
 }
 
 #[derive(Default)]
@@ -137,14 +144,18 @@ impl Line {
     #[cold]
     fn take_or_tell(&self, n: u32) -> Result<(), Refused> {
         let action = self.word.update(|state| state.take(n))?;
+        let taken = Taken { line: self, count: n };
         self.act(action);
+        taken.keep();
         Ok(())
     }
 
     pub(crate) fn take_up_to(&self, n: u32) -> Result<u32, Refused> {
-        let (action, taken) = self.word.update(|state| state.take_up_to(n))?;
+        let (action, count) = self.word.update(|state| state.take_up_to(n))?;
+        let taken = Taken { line: self, count };
         self.act(action);
-        Ok(taken)
+        taken.keep();
+        Ok(count)
     }
 
     #[inline]
@@ -182,18 +193,15 @@ impl Line {
 
     // What waits for tokens.
 
-    /// Lines up for `n` tokens.
+    /// Lines up for `n` tokens. The action is for when the place is safe, as it may run user code.
     #[cold]
-    pub(crate) fn enqueue(&self, n: u32, waker: &Waker) -> Result<Place, Refused> {
+    pub(crate) fn enqueue(&self, n: u32, waker: &Waker) -> Result<(Place, Action), Refused> {
         let waiter = Waiter::new(n, waker);
         self.waiting.add();
         let place = Place::new(waiter, &self.queue);
         // L3: only now, whoever looks into the queue sees the waiter.
         match self.word.update(|state| state.enqueue(n, self.is_fifo())) {
-            Ok(action) => {
-                self.act(action);
-                Ok(place)
-            }
+            Ok(action) => Ok((place, action)),
             Err(refused) => {
                 self.cancel(place);
                 Err(refused)
@@ -238,11 +246,21 @@ impl Line {
             Ok(()) => {
                 waiter.phase.leave();
                 self.waiting.sub();
+                let taken = Taken { line: self, count: waiter.need };
                 // Tokens may have come that were left to this one.
                 self.act(self.word.change(State::call));
+                taken.keep();
                 Ok(())
             }
         }
+    }
+
+    /// Gives up the place of a waiter that has got its tokens.
+    #[cold]
+    pub(crate) fn leave_served(&self, place: Place) {
+        let taken = Taken { line: self, count: place.waiter.need };
+        self.leave(place);
+        taken.keep();
     }
 
     /// Gives up a place. True if it had been granted its tokens, which are the caller's then.
@@ -282,13 +300,14 @@ impl Line {
     pub(crate) fn enqueue_release(&self, waker: &Waker) -> Result<Option<Place>, Refused> {
         let place = Place::new(Waiter::new(1, waker), &self.room);
         match self.word.update(|state| state.enqueue_release(self.max)) {
-            Ok((action, deposited)) => {
-                self.act(action);
-                if deposited {
-                    self.leave_room(place);
-                    return Ok(None);
-                }
+            Ok((action, false)) => {
+                debug_assert_eq!(action, Action::Nothing);
                 Ok(Some(place))
+            }
+            Ok((action, true)) => {
+                self.leave_room(place);
+                self.act(action);
+                Ok(None)
             }
             Err(refused) => {
                 self.leave_room(place);
@@ -312,7 +331,7 @@ impl Line {
 
     // The server.
 
-    fn act(&self, action: Action) {
+    pub(crate) fn act(&self, action: Action) {
         match action {
             Action::Nothing => {}
             Action::Serve => self.serve(),
@@ -498,6 +517,18 @@ impl Place {
     pub(crate) fn waits(&self, waker: &Waker) -> bool {
         self.waiter.set_waker(waker);
         self.waiter.phase.load() == Phase::Waiting
+    }
+}
+
+impl Taken<'_> {
+    fn keep(self) {
+        mem::forget(self);
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.line.give(self.count as usize);
     }
 }
 

@@ -47,8 +47,16 @@ impl<'a> Release<'a> {
         Self { bucket, stage: Stage::Fresh }
     }
 
-    /// Deposits without waiting, or fails for good.
+    /// Gives up the place that it may have.
+    fn leave(&mut self) {
+        if let Stage::Queued(place) = mem::replace(&mut self.stage, Stage::Fresh) {
+            self.bucket.line().leave_room(place);
+        }
+    }
+
+    /// If this is new, deposits without waiting, or fails for good.
     fn try_now(&mut self) -> Option<Result<(), ReleaseError>> {
+        let Stage::Fresh = self.stage else { return None };
         let result = match self.bucket.try_release() {
             Ok(()) => Ok(()),
             Err(TryReleaseError::Closed(closed)) => Err(closed.into()),
@@ -66,18 +74,16 @@ impl Future for Release<'_> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let line = this.bucket.line();
-        match mem::replace(&mut this.stage, Stage::Fresh) {
+        match &this.stage {
             Stage::Fresh => {}
-            Stage::Queued(place) => {
-                if place.waits(cx.waker()) {
-                    this.stage = Stage::Queued(place);
-                    return Poll::Pending;
-                }
-                let result = this.try_now();
+            Stage::Queued(place) if place.waits(cx.waker()) => return Poll::Pending,
+            Stage::Queued(_) => {
+                let result = this.bucket.try_release();
                 // Only now, so that the next one is not called for the room that this one takes.
-                line.leave_room(place);
-                if let Some(result) = result {
-                    return Poll::Ready(result);
+                this.leave();
+                if !matches!(result, Err(TryReleaseError::Full)) {
+                    this.stage = Stage::Done;
+                    return Poll::Ready(result.map_err(|_| this.bucket.closed().into()));
                 }
             }
             Stage::Done => panic!("`Release` polled after it completed"),
@@ -85,19 +91,14 @@ impl Future for Release<'_> {
         if let Some(result) = this.try_now() {
             return Poll::Ready(result);
         }
+        this.stage = Stage::Done;
         match line.enqueue_release(cx.waker()) {
             Ok(Some(place)) => {
                 this.stage = Stage::Queued(place);
                 Poll::Pending
             }
-            Ok(None) => {
-                this.stage = Stage::Done;
-                Poll::Ready(Ok(()))
-            }
-            Err(_) => {
-                this.stage = Stage::Done;
-                Poll::Ready(Err(this.bucket.closed().into()))
-            }
+            Ok(None) => Poll::Ready(Ok(())),
+            Err(_) => Poll::Ready(Err(this.bucket.closed().into())),
         }
     }
 }
@@ -111,17 +112,12 @@ impl FusedFuture for Release<'_> {
 #[cfg(feature = "std")]
 crate::block::waits! {
     Release['a], (), ReleaseError,
-    |release| match release.stage {
-        Stage::Fresh => release.try_now(),
-        Stage::Queued(_) | Stage::Done => None,
-    }
+    |release| release.try_now()
 }
 
 impl Drop for Release<'_> {
     fn drop(&mut self) {
-        if let Stage::Queued(place) = mem::replace(&mut self.stage, Stage::Done) {
-            self.bucket.line().leave_room(place);
-        }
+        self.leave();
     }
 }
 

@@ -65,6 +65,16 @@ const ROOM: u64 = 1 << 5;
 const ASIDE: u64 = 1 << 6;
 const _: () = assert!(ASIDE << 1 == FLAGS + 1);
 
+const FLAG_NAMES: [(u64, &str); FLAG_BITS as usize] = [
+    (CLOSED, "CLOSED"),
+    (QUEUED, "QUEUED"),
+    (SHUT, "SHUT"),
+    (SERVING, "SERVING"),
+    (AGAIN, "AGAIN"),
+    (ROOM, "ROOM"),
+    (ASIDE, "ASIDE"),
+];
+
 /// The largest capacity that a bucket can have.
 pub(crate) const MAX_CAPACITY: u32 = (1 << CAPACITY_BITS) - 1;
 // Available lies in -MAX_CAPACITY..=MAX_CAPACITY.
@@ -351,18 +361,12 @@ impl State {
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "State({} of {}", self.available(), self.capacity())?;
-        let flags = [
-            (CLOSED, "CLOSED"),
-            (QUEUED, "QUEUED"),
-            (SHUT, "SHUT"),
-            (SERVING, "SERVING"),
-            (AGAIN, "AGAIN"),
-            (ROOM, "ROOM"),
-            (ASIDE, "ASIDE"),
-        ];
-        for (_, name) in flags.iter().filter(|(flag, _)| self.has(*flag)) {
+        for (_, name) in FLAG_NAMES.iter().filter(|(flag, _)| self.has(*flag)) {
             write!(f, " {name}")?;
         }
         f.write_str(")")
     }
 }
+
+#[cfg(test)]
+mod tests;

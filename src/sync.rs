@@ -149,12 +149,30 @@ pub(crate) mod thread {
 
 #[cfg(all(feature = "std", loom))]
 pub(crate) mod thread {
-    pub(crate) use loom::thread::{Thread, current};
+    use alloc::sync::Arc;
+    use loom::sync::Notify;
     use std::time::Instant;
+
+    // Not loom's `unpark`, which also lets a thread go on that is blocked by something else, such as a lock or a join.
+    loom::thread_local! {
+        static PARKER: Arc<Notify> = Arc::new(Notify::new());
+    }
+
+    pub(crate) struct Thread(Arc<Notify>);
+
+    impl Thread {
+        pub(crate) fn unpark(&self) {
+            self.0.notify();
+        }
+    }
+
+    pub(crate) fn current() -> Thread {
+        Thread(PARKER.with(Arc::clone))
+    }
 
     /// Parks this thread; loom knows no time.
     pub(crate) fn park(deadline: Option<Instant>) {
         assert!(deadline.is_none(), "a wait with a deadline cannot be modelled");
-        loom::thread::park();
+        current().0.wait();
     }
 }

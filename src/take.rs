@@ -49,34 +49,40 @@ impl Request {
     #[track_caller]
     fn poll(&mut self, bucket: &TokenBucket, cx: &mut Context<'_>) -> Poll<Result<(), TakeError>> {
         let line = bucket.line();
-        let (place, registered) = match mem::replace(&mut self.stage, Stage::Done) {
-            Stage::Queued(place) => (place, false),
+        let registered = match self.stage {
+            Stage::Queued(_) => false,
             Stage::Fresh => match bucket.acquire(self.count) {
                 Err(Refused::NotNow) => match line.enqueue(bucket.fitting(self.count), cx.waker()) {
-                    Ok(place) => (place, true),
-                    Err(refused) => return Poll::Ready(Err(self.fail(bucket, refused))),
+                    Ok((place, action)) => {
+                        self.stage = Stage::Queued(place);
+                        line.act(action);
+                        true
+                    }
+                    Err(refused) => return Poll::Ready(self.finish(bucket, Err(refused))),
                 },
-                taken => return Poll::Ready(taken.map_err(|refused| self.fail(bucket, refused))),
+                taken => return Poll::Ready(self.finish(bucket, taken)),
             },
             Stage::Done => panic!("`Take` polled after it completed"),
         };
-        match line.poll(&place, cx.waker(), registered) {
-            Poll::Pending => {
-                self.stage = Stage::Queued(place);
-                Poll::Pending
-            }
-            Poll::Ready(result) => {
-                line.leave(place);
-                Poll::Ready(result.map_err(|refused| self.fail(bucket, refused)))
-            }
+        // The place stays where a panic of user code finds it.
+        let Stage::Queued(place) = &self.stage else { unreachable!("it has a place now") };
+        match line.poll(place, cx.waker(), registered) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(result) => Poll::Ready(self.finish(bucket, result)),
         }
     }
 
-    fn fail(&self, bucket: &TokenBucket, refused: Refused) -> TakeError {
-        match refused {
+    fn finish(&mut self, bucket: &TokenBucket, result: Result<(), Refused>) -> Result<(), TakeError> {
+        let stage = mem::replace(&mut self.stage, Stage::Done);
+        match (stage, result) {
+            (Stage::Queued(place), Ok(())) => bucket.line().leave_served(place),
+            (Stage::Queued(place), Err(_)) => bucket.line().cancel(place),
+            _ => {}
+        }
+        result.map_err(|refused| match refused {
             Refused::ExceedsMax => TakeError::ExceedsMax { requested: self.count, max_capacity: bucket.max_capacity() },
             Refused::NotNow | Refused::Closed => bucket.closed().into(),
-        }
+        })
     }
 
     #[inline]
