@@ -9,7 +9,7 @@
 //! * The counters carry nothing. Whoever acts on one has ordered it by the word, as told at each use.
 
 use crate::state::State;
-use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::const_fn;
 
 /// The word.
@@ -148,6 +148,27 @@ impl Count {
 
     pub(crate) fn get(&self) -> usize {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A flag of the server's own.
+pub(crate) struct Flag(AtomicBool);
+
+impl Flag {
+    const_fn! {
+        pub(crate) const fn new() -> Self {
+            Self(AtomicBool::new(false))
+        }
+    }
+
+    // ORDERING: Relaxed for both: servers follow each other by the word.
+
+    pub(crate) fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set(&self, value: bool) {
+        self.0.store(value, Ordering::Relaxed);
     }
 }
 

@@ -486,6 +486,11 @@ impl TokenBucket {
         if n.wrapping_sub(1) < self.max_capacity() { self.line.take(self.fitting(n)) } else { self.acquire_odd(n) }
     }
 
+    /// `n`, if it is worth while to wait for so many tokens.
+    pub(crate) fn admit(&self, n: usize) -> Option<u32> {
+        (n.wrapping_sub(1) < self.max_capacity() && !self.is_closed()).then(|| self.fitting(n))
+    }
+
     /// None are always there, and more than the maximum are never.
     #[cold]
     fn acquire_odd(&self, n: usize) -> Result<(), Refused> {
@@ -522,6 +527,7 @@ impl TokenBucket {
     }
 
     #[cold]
+    #[cfg_attr(not(feature = "std"), allow(clippy::unused_self, reason = "there are no causes without std"))]
     pub(crate) fn closed(&self) -> Closed {
         #[cfg(feature = "std")]
         return Closed::new(self.cause.get().cloned().flatten());

@@ -37,7 +37,7 @@ use core::task::{Poll, Waker};
 use event_listener::{Event, EventListener, Listener as _};
 
 use crate::Fairness;
-use crate::atomic::{AtomicState, Count, Patience, Phase};
+use crate::atomic::{AtomicState, Count, Flag, Patience, Phase};
 use crate::state::{Action, Refused, Rest, State};
 use crate::sync::{Slot, const_fn, limit};
 use crate::waiter::{self, Waiter, Wakes};
@@ -57,12 +57,13 @@ pub(crate) struct Line {
     room: Event,
     /// The server's, in its hands while it serves.
     desk: Slot<Box<Desk>>,
+    is_stocked: Flag,
     /// Takers in the queue or on the desk.
     waiting: Count,
     patience: Patience,
 }
 
-/// A place in a line. It is to be given up by [`Line::leave`] or [`Line::leave_room`], never just dropped, for a
+/// A place in a line. It is to be given up by one of the functions for that, never just dropped, for a
 /// listener that is dropped after it was notified notifies the next.
 pub(crate) struct Place {
     waiter: Arc<Waiter>,
@@ -102,6 +103,7 @@ impl Line {
                 queue: Event::new(),
                 room: Event::new(),
                 desk: Slot::new(None),
+                is_stocked: Flag::new(),
                 waiting: Count::new(),
                 patience: Patience::new(),
             }
@@ -213,20 +215,29 @@ impl Line {
     #[cold]
     pub(crate) fn poll(&self, place: &Place, waker: &Waker, mut registered: bool) -> Poll<Result<(), Refused>> {
         let waiter = &*place.waiter;
+        let mut put = false;
         loop {
-            match waiter.phase.load() {
-                Phase::Waiting if registered => return Poll::Pending,
-                // Then the phase once more: see `set_waker`.
-                Phase::Waiting => {
-                    waiter.set_waker(waker);
-                    registered = true;
+            let phase = waiter.phase.load();
+            if phase == Phase::Waiting {
+                if registered {
+                    return Poll::Pending;
                 }
-                Phase::Called => match self.answer(waiter) {
+                // Then the phase once more: see `set_waker`.
+                waiter.set_waker(waker);
+                (registered, put) = (true, true);
+                continue;
+            }
+            if mem::take(&mut put) {
+                // Too late to be taken out by the server.
+                drop(waiter.take_waker());
+            }
+            match phase {
+                Phase::Granted => return Poll::Ready(Ok(())),
+                Phase::Closed | Phase::Gone => return Poll::Ready(Err(Refused::Closed)),
+                Phase::Called | Phase::Waiting => match self.answer(waiter) {
                     Err(Refused::NotNow) => registered = false,
                     result => return Poll::Ready(result),
                 },
-                Phase::Granted => return Poll::Ready(Ok(())),
-                Phase::Closed | Phase::Gone => return Poll::Ready(Err(Refused::Closed)),
             }
         }
     }
@@ -253,14 +264,6 @@ impl Line {
                 Ok(())
             }
         }
-    }
-
-    /// Gives up the place of a waiter that has got its tokens.
-    #[cold]
-    pub(crate) fn leave_served(&self, place: Place) {
-        let taken = Taken { line: self, count: place.waiter.need };
-        self.leave(place);
-        taken.keep();
     }
 
     /// Gives up a place. True if it had been granted its tokens, which are the caller's then.
@@ -358,11 +361,11 @@ impl Line {
             if seen.is_changed() {
                 seen = self.word.change(|state| (state.attend(), state.attend()));
             }
-            let mut desk = self.desk.take().unwrap_or_default();
+            let mut desk = OpenDesk { line: self, desk: None };
             let plan =
                 if seen.is_closed() { self.dismiss(seen, &mut desk, &mut wakes) } else { self.plan(seen, &mut desk, &mut wakes) };
             // Back it goes, for the next server may come as soon as the word says that this one rests.
-            self.desk.swap(Some(desk));
+            desk.put_back();
             match self.word.replace(seen, plan.next) {
                 Ok(()) => {
                     if let Some(waiter) = plan.grant {
@@ -374,9 +377,9 @@ impl Line {
                 }
                 Err(_) => {
                     if let Some(waiter) = plan.grant {
-                        let mut desk = self.desk.take().unwrap_or_default();
-                        desk.front.push_front(waiter);
-                        self.desk.swap(Some(desk));
+                        let mut desk = OpenDesk { line: self, desk: None };
+                        desk.open().front.push_front(waiter);
+                        desk.put_back();
                     }
                 }
             }
@@ -398,9 +401,11 @@ impl Line {
     }
 
     /// What there is to do in an open bucket.
-    fn plan(&self, seen: State, desk: &mut Desk, wakes: &mut Wakes) -> Plan {
+    fn plan(&self, seen: State, desk: &mut OpenDesk<'_>, wakes: &mut Wakes) -> Plan {
         let room = seen.has_releasers() && (seen.available() >= i64::from(self.max) || self.call_releaser(wakes));
-        desk.bring_back(seen);
+        if let Some(desk) = desk.get_mut() {
+            desk.bring_back(seen);
+        }
         // Those who have been called, but for too long, keep their place.
         let mut late = Vec::new();
         let (grant, queued, shut) = loop {
@@ -412,7 +417,7 @@ impl Line {
             match waiter.phase.load() {
                 Phase::Waiting => {}
                 Phase::Called if self.patience.is_left() => {
-                    desk.front.push_front(waiter);
+                    desk.open().front.push_front(waiter);
                     break (None, true, false);
                 }
                 Phase::Called => {
@@ -422,7 +427,7 @@ impl Line {
                 Phase::Granted | Phase::Closed | Phase::Gone => continue,
             }
             if !seen.reaches(waiter.need) {
-                desk.put_aside(waiter);
+                desk.open().put_aside(waiter);
                 continue;
             }
             let fits = seen.available() >= i64::from(waiter.need);
@@ -443,23 +448,26 @@ impl Line {
                 waiter.strikes.add();
             }
             let shut = !fits && (self.is_fifo() || waiter.strikes.get() >= STRIKES);
-            desk.front.push_front(waiter);
+            desk.open().front.push_front(waiter);
             break (None, true, shut);
         };
-        extend_front(&mut desk.front, late.into_iter().rev());
+        if !late.is_empty() {
+            extend_front(&mut desk.open().front, late.into_iter().rev());
+        }
         let left = match &grant {
             Some(waiter) => seen.grant(waiter.need),
             None => seen,
         };
-        // After a grant, tokens that are left may be for the next one.
-        let rests = grant.is_none() || left.available() <= 0;
-        let rest = Rest { queued, shut, room, aside: !desk.aside.is_empty() };
+        // After a grant, tokens that are left may be for the next one, and the room that it made for a releaser.
+        let rests = grant.is_none() || (left.available() <= 0 && !room);
+        let rest = Rest { queued, shut, room, aside: desk.get().is_some_and(|desk| !desk.aside.is_empty()) };
         Plan { grant, next: if rests { left.rest(rest) } else { left }, rests }
     }
 
     /// Sends everybody home.
-    fn dismiss(&self, seen: State, desk: &mut Desk, wakes: &mut Wakes) -> Plan {
+    fn dismiss(&self, seen: State, desk: &mut OpenDesk<'_>, wakes: &mut Wakes) -> Plan {
         let line = core::iter::from_fn(|| next_in(&self.queue));
+        let desk = desk.open();
         for waiter in desk.front.drain(..).chain(desk.aside.drain(..)).chain(line) {
             if let Ok(waker) = waiter.tell(Phase::Closed) {
                 self.waiting.sub();
@@ -473,14 +481,16 @@ impl Line {
     }
 
     /// The next waiter: from the desk, or, as nobody is to be taken out of the queue in vain, from there if there are tokens.
-    fn candidate(&self, seen: State, desk: &mut Desk) -> Option<Arc<Waiter>> {
-        desk.front.pop_front().or_else(|| if seen.available() > 0 { next_in(&self.queue) } else { None })
+    fn candidate(&self, seen: State, desk: &mut OpenDesk<'_>) -> Option<Arc<Waiter>> {
+        desk.get_mut()
+            .and_then(|desk| desk.front.pop_front())
+            .or_else(|| if seen.available() > 0 { next_in(&self.queue) } else { None })
     }
 
     /// Whether there may be waiters other than `known` ones. Too often yes does no harm: the next server finds out. If it
     /// is no because one of the known has just left, that one sets QUEUED when it does ([`State::leave`]).
-    fn others_wait(&self, desk: &Desk, known: usize) -> bool {
-        !desk.front.is_empty() || !desk.aside.is_empty() || self.waiting.get() > known
+    fn others_wait(&self, desk: &OpenDesk<'_>, known: usize) -> bool {
+        desk.get().is_some_and(|desk| !desk.is_empty()) || self.waiting.get() > known
     }
 
     /// Calls the first releaser in its line; false if there is none.
@@ -512,6 +522,12 @@ impl Place {
         }
     }
 
+    /// Gives up the place of a waiter that has got its tokens: nothing but the listener is left to be cleared away.
+    #[cold]
+    pub(crate) fn leave_served(self) {
+        self.listener.discard();
+    }
+
     /// Whether a releaser still waits, then with `waker`. If not, it is to try again.
     #[cold]
     pub(crate) fn waits(&self, waker: &Waker) -> bool {
@@ -532,7 +548,40 @@ impl Drop for Taken<'_> {
     }
 }
 
+/// The desk in the hands of the server. As mostly nothing lies on it, it is taken up only if there is need.
+struct OpenDesk<'a> {
+    line: &'a Line,
+    desk: Option<Box<Desk>>,
+}
+
+impl OpenDesk<'_> {
+    fn open(&mut self) -> &mut Desk {
+        self.desk.get_or_insert_with(|| self.line.desk.take().unwrap_or_default())
+    }
+
+    /// If anything lies on it.
+    fn get_mut(&mut self) -> Option<&mut Desk> {
+        if self.desk.is_some() || self.line.is_stocked.get() { Some(self.open()) } else { None }
+    }
+
+    fn get(&self) -> Option<&Desk> {
+        debug_assert!(self.desk.is_some() || !self.line.is_stocked.get(), "the candidates are looked at first");
+        self.desk.as_deref()
+    }
+
+    fn put_back(self) {
+        if let Some(desk) = self.desk {
+            self.line.is_stocked.set(!desk.is_empty());
+            self.line.desk.swap(Some(desk));
+        }
+    }
+}
+
 impl Desk {
+    fn is_empty(&self) -> bool {
+        self.front.is_empty() && self.aside.is_empty()
+    }
+
     fn put_aside(&mut self, waiter: Arc<Waiter>) {
         if self.aside.len() >= self.full {
             self.aside.retain(|waiter| waiter.phase.load() == Phase::Waiting);

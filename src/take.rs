@@ -51,17 +51,20 @@ impl Request {
         let line = bucket.line();
         let registered = match self.stage {
             Stage::Queued(_) => false,
-            Stage::Fresh => match bucket.acquire(self.count) {
-                Err(Refused::NotNow) => match line.enqueue(bucket.fitting(self.count), cx.waker()) {
+            Stage::Fresh => {
+                let Some(n) = bucket.admit(self.count) else {
+                    let refused = bucket.acquire(self.count);
+                    return Poll::Ready(self.finish(bucket, refused));
+                };
+                match line.enqueue(n, cx.waker()) {
                     Ok((place, action)) => {
                         self.stage = Stage::Queued(place);
                         line.act(action);
                         true
                     }
                     Err(refused) => return Poll::Ready(self.finish(bucket, Err(refused))),
-                },
-                taken => return Poll::Ready(self.finish(bucket, taken)),
-            },
+                }
+            }
             Stage::Done => panic!("`Take` polled after it completed"),
         };
         // The place stays where a panic of user code finds it.
@@ -75,7 +78,7 @@ impl Request {
     fn finish(&mut self, bucket: &TokenBucket, result: Result<(), Refused>) -> Result<(), TakeError> {
         let stage = mem::replace(&mut self.stage, Stage::Done);
         match (stage, result) {
-            (Stage::Queued(place), Ok(())) => bucket.line().leave_served(place),
+            (Stage::Queued(place), Ok(())) => place.leave_served(),
             (Stage::Queued(place), Err(_)) => bucket.line().cancel(place),
             _ => {}
         }

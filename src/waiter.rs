@@ -7,6 +7,7 @@
 use alloc::sync::Arc;
 use alloc::task::Wake;
 use alloc::vec::Vec;
+use core::mem;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 
@@ -108,17 +109,21 @@ impl Wakes {
 
 impl Drop for Wakes {
     fn drop(&mut self) {
-        /// Wakes the rest, also if one of the wakers panics.
-        struct Rest(alloc::vec::IntoIter<Waker>);
-        impl Drop for Rest {
-            fn drop(&mut self) {
-                self.0.by_ref().for_each(Waker::wake);
-            }
+        wake_all(&mut self.first.take().into_iter().chain(mem::take(&mut self.others)));
+    }
+}
+
+fn wake_all<I: Iterator<Item = Waker>>(wakers: &mut I) {
+    /// Wakes the rest if one of the wakers panics.
+    struct Rest<'a, I: Iterator<Item = Waker>>(&'a mut I);
+    impl<I: Iterator<Item = Waker>> Drop for Rest<'_, I> {
+        fn drop(&mut self) {
+            wake_all(self.0);
         }
-        let rest = Rest(core::mem::take(&mut self.others).into_iter());
-        if let Some(first) = self.first.take() {
-            first.wake();
-        }
-        drop(rest);
+    }
+    while let Some(waker) = wakers.next() {
+        let rest = Rest(wakers);
+        waker.wake();
+        mem::forget(rest);
     }
 }

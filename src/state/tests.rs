@@ -43,6 +43,7 @@ macro_rules! table {
     )*};
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "for the tables")]
 fn sure<R>((state, result): (State, R)) -> Result<(State, R), Refused> {
     Ok((state, result))
 }

@@ -1,0 +1,423 @@
+//! Checksums of files, as `sha256sum` prints them, by threads and async tasks at once, through one bucket.
+//!
+//! ```sh
+//! cargo run --release --example checksum -- /usr/lib/python3 | sha256sum --check --quiet
+//! ```
+//!
+//! Whoever hashes a file holds a token. Meanwhile the bucket is resized, up and down, to 1 and to 0, and at every take and
+//! every resize the program checks what a bucket promises: see [`Audit`].
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+use std::{error::Error, fmt, fs, thread};
+
+use clap::{CommandFactory as _, Parser, error::ErrorKind, value_parser};
+use indicatif::{HumanBytes, ProgressBar, ProgressState, ProgressStyle};
+use sha2::{Digest as _, Sha256};
+use smol::channel::{Receiver, Sender};
+use token_bucket::{Snapshot, TokenBucket};
+use walkdir::{DirEntry, WalkDir};
+
+/// How long the capacity may be 0, and how often the time for the next resize is looked at.
+const BLINK: Duration = Duration::from_millis(10);
+const PATHS_AHEAD: usize = 1024;
+const BYTES_AHEAD: usize = 64 * 1024;
+const EXECUTOR_THREADS: usize = 2;
+
+/// Prints SHA-256 sums like sha256sum, by threads and async tasks that share a bucket of tokens, while it is resized.
+#[derive(Parser)]
+#[command(name = "checksum", after_help = "Exit status: 1 if a file could not be read, 3 if the bucket broke its promise.")]
+struct Options {
+    /// Files, and directories to walk [default: this crate, without `target` and `.git`]
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Threads that block while they wait for a token
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = value_parser!(u16).range(..=256))]
+    threads: u16,
+    /// Async tasks that wait for a token without a thread
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = value_parser!(u16).range(..=512))]
+    tasks: u16,
+    /// Files to hash at a time when the capacity is largest
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = capacity)]
+    max_capacity: usize,
+    /// Milliseconds after which the bucket is resized, if it was not by progress
+    #[arg(long, value_name = "MS", default_value_t = 50, value_parser = value_parser!(u64).range(1..))]
+    resize_every: u64,
+    /// Print checksums and errors only
+    #[arg(long)]
+    quiet: bool,
+}
+
+/// What a bucket accepts is for the bucket to say.
+fn capacity(text: &str) -> Result<usize, Box<dyn Error + Send + Sync>> {
+    let capacity = text.parse()?;
+    TokenBucket::new(capacity, 0)?;
+    Ok(capacity)
+}
+
+/// A file, with its number in the output.
+type Job = (usize, PathBuf);
+/// Its checksum and length.
+type Outcome = (usize, PathBuf, io::Result<(String, u64)>);
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    if options.threads == 0 && options.tasks == 0 {
+        let message = "--threads and --tasks are both 0, so nobody would do the work";
+        Options::command().error(ErrorKind::ValueValidation, message).exit();
+    }
+    let start = Instant::now();
+    let run = Arc::new(Run::new(options.max_capacity));
+    let bar = progress_bar(&run, options.quiet);
+    let mut output = Output { bar: &bar, files: 0, bytes: 0, errors: 0, is_open: true, is_terminal: io::stdout().is_terminal() };
+    hash_all(&options, &run, &mut output);
+    bar.finish_and_clear();
+
+    let mut audit = run.audit.lock().unwrap();
+    audit.close_books(&run.bucket);
+    if !options.quiet {
+        say(&bar, format_args!("{} files, {}, {:.1?}", output.files, HumanBytes(output.bytes), start.elapsed()));
+        say(&bar, format_args!("{}", audit.summary()));
+    }
+    if let Some(broken) = &audit.broken {
+        say(&bar, format_args!("the bucket broke its promise: {broken}"));
+        return ExitCode::from(3);
+    }
+    if output.errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Starts everything, prints what comes of it, and returns when all has ended.
+fn hash_all(options: &Options, run: &Arc<Run>, output: &mut Output<'_>) {
+    let bar = output.bar;
+    let executor = smol::Executor::new();
+    let (to_do, jobs) = smol::channel::bounded(PATHS_AHEAD);
+    let (done, outcomes) = mpsc::channel();
+    thread::scope(|scope| {
+        let (stop, stopped) = smol::channel::bounded::<()>(1);
+        for _ in 0..EXECUTOR_THREADS {
+            let (executor, stopped) = (&executor, stopped.clone());
+            scope.spawn(move || smol::block_on(executor.run(stopped.recv())));
+        }
+        for _ in 0..options.threads {
+            let (jobs, done) = (jobs.clone(), done.clone());
+            scope.spawn(move || work_in_thread(run, &jobs, &done));
+        }
+        for _ in 0..options.tasks {
+            executor.spawn(work_in_task(Arc::clone(run), jobs.clone(), done.clone())).detach();
+        }
+        let period = Duration::from_millis(options.resize_every);
+        executor.spawn(every(BLINK.min(period), move || run.resize_if_due(period))).detach();
+        if bar.is_hidden() && !options.quiet {
+            executor
+                .spawn(every(Duration::from_secs(1), || say(bar, format_args!("{} done, {}", bar.position(), run.status()))))
+                .detach();
+        }
+        // Only the workers have it now: when they go, the walk ends.
+        drop(jobs);
+        scope.spawn(move || walk(&options.paths, bar, &to_do, &done));
+        output.print_in_order(&outcomes, &run.bucket);
+        drop(stop);
+    });
+}
+
+async fn every(period: Duration, action: impl Fn()) {
+    loop {
+        smol::Timer::after(period).await;
+        action();
+    }
+}
+
+/// Without the statistics, a take is just `bucket.take().wait()`.
+fn work_in_thread(run: &Run, jobs: &Receiver<Job>, done: &mpsc::Sender<Outcome>) {
+    while let Ok((index, path)) = jobs.recv_blocking() {
+        let mut waited = false;
+        let token = run.bucket.try_take().or_else(|_| {
+            waited = true;
+            run.bucket.take().wait()
+        });
+        let Ok(token) = token else { return };
+        run.enter(waited);
+        let result = hash(&path);
+        run.leave();
+        drop(token);
+        let _ = done.send((index, path, result));
+    }
+}
+
+/// Without the statistics, a take is just `bucket.take_owned().await`.
+async fn work_in_task(run: Arc<Run>, jobs: Receiver<Job>, done: mpsc::Sender<Outcome>) {
+    while let Ok((index, path)) = jobs.recv().await {
+        let (token, waited) = match run.bucket.try_take_owned() {
+            Ok(token) => (Ok(token), false),
+            Err(_) => (run.bucket.take_owned().await, true),
+        };
+        let Ok(token) = token else { return };
+        run.enter(waited);
+        let result = hash_async(path.clone()).await;
+        run.leave();
+        drop(token);
+        let _ = done.send((index, path, result));
+    }
+}
+
+fn hash(path: &Path) -> io::Result<(String, u64)> {
+    let mut sha = Sha256::new();
+    let bytes = io::copy(&mut fs::File::open(path)?, &mut sha)?;
+    Ok((format!("{:x}", sha.finalize()), bytes))
+}
+
+async fn hash_async(path: PathBuf) -> io::Result<(String, u64)> {
+    let mut sha = Sha256::new();
+    let file = smol::unblock(|| fs::File::open(path)).await?;
+    let file = smol::Unblock::with_capacity(BYTES_AHEAD, file);
+    let bytes = smol::io::copy(file, smol::io::AssertAsync::new(&mut sha)).await?;
+    Ok((format!("{:x}", sha.finalize()), bytes))
+}
+
+/// Numbers the files that there are, and sends them to be hashed.
+fn walk(roots: &[PathBuf], bar: &ProgressBar, to_do: &Sender<Job>, done: &mpsc::Sender<Outcome>) {
+    let own = [PathBuf::from(env!("CARGO_MANIFEST_DIR"))];
+    let (roots, skipped): (_, &[&str]) = if roots.is_empty() { (&own[..], &["target", ".git"]) } else { (roots, &[]) };
+    let found = roots.iter().flat_map(|root| files_below(root, skipped));
+    for (index, (path, result)) in found.enumerate() {
+        bar.inc_length(1);
+        let is_sent = match result {
+            Ok(()) => to_do.send_blocking((index, path)).is_ok(),
+            Err(error) => done.send((index, path, Err(error))).is_ok(),
+        };
+        if !is_sent {
+            return;
+        }
+    }
+}
+
+/// Regular files, in order, and what cannot be looked at. A symbolic link is followed only if it is the root.
+fn files_below(root: &Path, skipped: &[&str]) -> impl Iterator<Item = (PathBuf, io::Result<()>)> {
+    let is_wanted = |entry: &DirEntry| entry.depth() == 0 || !skipped.iter().any(|name| entry.file_name() == *name);
+    WalkDir::new(root).sort_by_file_name().into_iter().filter_entry(is_wanted).filter_map(|entry| {
+        let (path, is_root, found) = match entry {
+            Ok(entry) if entry.depth() == 0 => (entry.path().to_owned(), true, fs::metadata(entry.path())),
+            Ok(entry) => (entry.path().to_owned(), false, entry.metadata().map_err(without_path)),
+            Err(error) => (error.path().unwrap_or(root).to_owned(), false, Err(without_path(error))),
+        };
+        match found {
+            Ok(found) if found.is_file() => Some((path, Ok(()))),
+            Ok(found) if is_root && !found.is_dir() => Some((path, Err(io::Error::other("Not a regular file")))),
+            Ok(_) => None,
+            Err(error) => Some((path, Err(error))),
+        }
+    })
+}
+
+/// The path is printed anyway.
+fn without_path(error: walkdir::Error) -> io::Error {
+    error.into_io_error().unwrap_or_else(|| io::ErrorKind::Other.into())
+}
+
+/// What the workers share.
+struct Run {
+    bucket: Arc<TokenBucket>,
+    audit: Mutex<Audit>,
+}
+
+impl Run {
+    fn new(max_capacity: usize) -> Self {
+        let bucket = TokenBucket::new(max_capacity, max_capacity).expect("the option was checked");
+        let audit = Audit { capacity: max_capacity, ceiling: max_capacity, next_resize: 3, ..Audit::default() };
+        Self { bucket: Arc::new(bucket), audit: Mutex::new(audit) }
+    }
+
+    /// Right after a take.
+    fn enter(&self, waited: bool) {
+        let mut audit = self.audit.lock().unwrap();
+        audit.in_flight += 1;
+        audit.waits += usize::from(waited);
+        audit.look(self.bucket.snapshot());
+    }
+
+    /// Right before the token is dropped. Resizes by progress, so that a few small files see all capacities, too.
+    fn leave(&self) {
+        let mut audit = self.audit.lock().unwrap();
+        audit.in_flight -= 1;
+        audit.files += 1;
+        if audit.files >= audit.next_resize {
+            audit.resize(&self.bucket);
+        }
+    }
+
+    /// Resizes by time. At capacity 0 there will be no progress, so it is raised soon.
+    fn resize_if_due(&self, period: Duration) {
+        let mut audit = self.audit.lock().unwrap();
+        if audit.capacity == 0 || audit.last_resize.is_none_or(|at| at.elapsed() >= period) {
+            audit.resize(&self.bucket);
+        }
+    }
+
+    fn status(&self) -> String {
+        let Snapshot { capacity, outstanding, deficit, .. } = self.bucket.snapshot();
+        let waiting = self.bucket.waiting();
+        format!("capacity {capacity}, outstanding {outstanding}, deficit {deficit}, waiting {waiting}")
+    }
+}
+
+/// Resizes the bucket, and checks what it promises:
+///
+/// A take finds its token in the bucket, so it never brings the tokens that are out above the capacity in force. More are
+/// out only if a shrink came later, and then they can but become fewer. So from one look at the bucket to the next, no more
+/// are out than the *ceiling*: the capacity or, if that is more, what was out at the first look. A resize takes none out.
+///
+/// There is no race in this, as the bucket is resized and looked at under one lock. The files in flight are counted under it,
+/// too, after the take and before the drop: each has its token, so the bucket must not say that fewer are out.
+#[derive(Default)]
+struct Audit {
+    in_flight: usize,
+    capacity: usize,
+    ceiling: usize,
+    broken: Option<String>,
+    files: usize,
+    next_resize: usize,
+    last_resize: Option<Instant>,
+    // For the summary.
+    resizes: usize,
+    waits: usize,
+    /// The most files in flight, and the ceiling then.
+    most: (usize, usize),
+    largest_deficit: usize,
+}
+
+impl Audit {
+    fn resize(&mut self, bucket: &TokenBucket) {
+        let max = bucket.max_capacity();
+        let steps = [max.div_ceil(2), 1, 0, max.div_ceil(4), max];
+        let capacity = steps[self.resizes % steps.len()];
+        // It is closed when nobody reads the output.
+        let Ok(now) = bucket.set_capacity(capacity) else { return };
+        self.capacity = capacity;
+        self.look(now);
+        self.resizes += 1;
+        self.last_resize = Some(Instant::now());
+        self.next_resize = self.files + (self.files / 4).clamp(3, 500);
+    }
+
+    fn look(&mut self, now: Snapshot) {
+        let Self { in_flight, capacity, ceiling, .. } = *self;
+        if !(in_flight <= now.outstanding && now.outstanding <= ceiling && now.capacity == capacity) {
+            self.broken.get_or_insert(format!("{in_flight} in flight, at most {ceiling} may be out of {capacity}: {now:?}"));
+        }
+        self.ceiling = now.outstanding.max(now.capacity);
+        self.most = self.most.max((in_flight, self.ceiling));
+        self.largest_deficit = self.largest_deficit.max(now.deficit);
+    }
+
+    fn summary(&self) -> String {
+        let Self { resizes, waits, most: (most, ceiling), largest_deficit, .. } = self;
+        format!(
+            "{resizes} resizes, {waits} takes waited; most in flight: {most} of {ceiling} allowed; largest deficit: {largest_deficit}"
+        )
+    }
+
+    /// When all have ended, everything is back.
+    fn close_books(&mut self, bucket: &TokenBucket) {
+        let (now, waiting) = (bucket.snapshot(), bucket.waiting());
+        if now.outstanding != 0 || now.available != now.capacity || waiting != 0 {
+            self.broken.get_or_insert(format!("all have ended, but {waiting} wait: {now:?}"));
+        }
+    }
+}
+
+struct Output<'a> {
+    bar: &'a ProgressBar,
+    files: usize,
+    bytes: u64,
+    errors: usize,
+    is_open: bool,
+    is_terminal: bool,
+}
+
+impl Output<'_> {
+    /// Prints each outcome as soon as it and all before it are there.
+    fn print_in_order(&mut self, outcomes: &mpsc::Receiver<Outcome>, bucket: &TokenBucket) {
+        let mut early = BTreeMap::new();
+        let mut next = 0;
+        for (index, path, result) in outcomes {
+            self.bar.inc(1);
+            early.insert(index, (path, result));
+            while let Some((path, result)) = early.remove(&next) {
+                next += 1;
+                match result {
+                    Ok((sum, bytes)) => self.print(&line(&sum, &path), bytes),
+                    Err(error) => self.complain(format_args!("{}: {error}", path.display())),
+                }
+            }
+            if !self.is_open {
+                // Everybody who waits for a token goes home.
+                bucket.close();
+            }
+        }
+    }
+
+    fn print(&mut self, line: &[u8], bytes: u64) {
+        if !self.is_open {
+            return;
+        }
+        let print = || io::stdout().write_all(line);
+        // Only on a terminal does the bar stand in the way.
+        if let Err(error) = if self.is_terminal { self.bar.suspend(print) } else { print() } {
+            self.is_open = false;
+            // A reader that has seen enough, such as `head`, is no error.
+            if error.kind() != io::ErrorKind::BrokenPipe {
+                self.complain(format_args!("write error: {error}"));
+            }
+            return;
+        }
+        self.files += 1;
+        self.bytes += bytes;
+        self.bar.set_message(HumanBytes(self.bytes).to_string());
+    }
+
+    fn complain(&mut self, message: fmt::Arguments<'_>) {
+        self.errors += 1;
+        say(self.bar, message);
+    }
+}
+
+/// Prints to stderr. If nobody listens there, so be it.
+fn say(bar: &ProgressBar, message: fmt::Arguments<'_>) {
+    bar.suspend(|| {
+        let _ = writeln!(io::stderr(), "checksum: {message}");
+    });
+}
+
+/// A line of GNU `sha256sum`: a backslash in front tells that there are escapes in the name.
+fn line(sum: &str, path: &Path) -> Vec<u8> {
+    let mut name = Vec::new();
+    for &byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'\\' => name.extend(b"\\\\"),
+            b'\n' => name.extend(b"\\n"),
+            b'\r' => name.extend(b"\\r"),
+            _ => name.push(byte),
+        }
+    }
+    let mark = if name.len() == path.as_os_str().len() { "" } else { "\\" };
+    [mark.as_bytes(), sum.as_bytes(), b"  ", &name, b"\n"].concat()
+}
+
+fn progress_bar(run: &Arc<Run>, is_quiet: bool) -> ProgressBar {
+    if is_quiet {
+        return ProgressBar::hidden();
+    }
+    let run = Arc::clone(run);
+    let style = ProgressStyle::with_template("{spinner} {bar:40} {pos}/{len} files, {msg}, {elapsed}\n  {bucket}")
+        .expect("the template is valid")
+        .with_key("bucket", move |_: &ProgressState, out: &mut dyn fmt::Write| {
+            let _ = out.write_str(&run.status());
+        });
+    let bar = ProgressBar::new(0).with_style(style).with_message("0 B");
+    bar.enable_steady_tick(Duration::from_millis(100));
+    bar
+}
