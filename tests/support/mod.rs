@@ -1,11 +1,16 @@
 //! What the tests share: a future that is polled by hand, with a waker that counts.
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+use std::time::Duration;
+
+use token_bucket::{Fairness, TokenBucket};
 
 /// Counts how often it was woken.
 #[derive(Default)]
@@ -83,4 +88,62 @@ pub fn waiting<F: Future + Unpin>(future: F) -> Task<F> {
     let mut task = task(future);
     task.waits();
     task
+}
+
+/// Makes two tests, `fifo` and `barging`, of each function.
+#[allow(unused_macros, reason = "each test file uses a part of this")]
+macro_rules! both {
+    ($($test:ident,)*) => {$(
+        mod $test {
+            #[test]
+            fn fifo() {
+                super::$test(token_bucket::Fairness::Fifo);
+            }
+            #[test]
+            fn barging() {
+                super::$test(token_bucket::Fairness::Barging);
+            }
+        }
+    )*};
+}
+#[allow(unused_imports, reason = "each test file uses a part of this")]
+pub(crate) use both;
+
+/// What the buckets of [`bucket`] can hold at most.
+pub const MAX: usize = 100;
+
+pub fn bucket(fairness: Fairness, capacity: usize) -> TokenBucket {
+    TokenBucket::new(MAX, capacity).unwrap().with_fairness(fairness)
+}
+
+/// `[available, outstanding, deficit, waiting]`
+pub fn numbers(bucket: &TokenBucket) -> [usize; 4] {
+    let now = bucket.snapshot();
+    [now.available, now.outstanding, now.deficit, bucket.waiting()]
+}
+
+/// Runs a test that deadlocks if it fails.
+pub fn in_time(test: impl FnOnce() + Send + 'static) {
+    let (done, ended) = mpsc::channel::<()>();
+    let thread = thread::spawn(move || {
+        test();
+        drop(done);
+    });
+    // The sender goes when the thread ends, also if that panics.
+    assert_eq!(ended.recv_timeout(Duration::from_secs(30)), Err(mpsc::RecvTimeoutError::Disconnected), "deadlock");
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// A fresh waker, and a way to tell whether somebody keeps a copy of it.
+pub fn counting_waker() -> (Arc<Wakes>, Waker) {
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(Arc::clone(&wakes));
+    (wakes, waker)
+}
+
+/// Polls with a waker of its own.
+pub fn poll_with<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut Context::from_waker(waker))
 }

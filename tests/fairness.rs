@@ -1,0 +1,572 @@
+//! The order in which waiters are served, who may pass them, and who is woken when.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::thread;
+
+use token_bucket::{Fairness, Token, TokenBucket, TryTakeError};
+
+mod support;
+use support::{Task, both, bucket, counting_waker, in_time, numbers, poll_with, task, waiting};
+
+both! {
+    waiters_are_served_in_the_order_of_their_first_poll,
+    nobody_is_woken_for_too_few_tokens,
+    only_the_last_waker_is_woken,
+    polling_again_keeps_the_place,
+    b9_two_returns_before_any_poll_let_two_waiters_on,
+    b22_returns_of_any_size_wake_whom_they_suffice_for,
+    b28_no_take_is_polled_in_vain,
+    b30_waiters_are_woken_once_however_many_there_are,
+}
+
+/// The most calls that a waiter of a barging bucket may lose, as documented at [`Fairness::Barging`].
+const STRIKES: usize = 16;
+/// The returns after which the next waiter is called if one that was called does not run, as documented there.
+const PATIENCE: usize = 256;
+
+fn wakes<F: Future + Unpin>(takes: &[Task<F>]) -> Vec<usize> {
+    takes.iter().map(Task::wakes).collect()
+}
+
+/// Takes tokens past a waiter that cannot use them, until that is not possible any more. Says how often it was.
+fn until_shut(bucket: &TokenBucket) -> usize {
+    let passed = (0..=STRIKES).take_while(|_| bucket.try_take().is_ok()).count();
+    assert!(passed <= STRIKES, "not shut");
+    passed
+}
+
+// Both ways.
+
+fn waiters_are_served_in_the_order_of_their_first_poll(fairness: Fairness) {
+    let bucket = bucket(fairness, 5);
+    let mut held = vec![bucket.try_take_many(5).unwrap()];
+    let needs = [3, 1, 2, 5, 1, 4];
+    let mut takes: Vec<_> = needs.iter().map(|&n| task(bucket.take_many(n))).collect();
+    // Neither the order in which they were made nor their size counts.
+    let order = [4, 0, 3, 1, 5, 2];
+    for i in order {
+        takes[i].waits();
+    }
+    let mut served = Vec::new();
+    while served.len() < order.len() {
+        // One token at a time comes back, those of waiters who are done too.
+        let mut first: Token<'_> = held.remove(0);
+        let one = first.split(1).unwrap();
+        if first.count() > 0 {
+            held.insert(0, first);
+        }
+        drop(one);
+        while let Some(i) = takes.iter().position(Task::is_woken) {
+            let token = takes[i].done().unwrap();
+            assert_eq!(token.count(), needs[i]);
+            held.push(token);
+            served.push(i);
+        }
+        assert_eq!(served, order[..served.len()]);
+        assert_eq!(bucket.waiting(), order.len() - served.len());
+    }
+    drop(held);
+    assert_eq!(numbers(&bucket), [5, 0, 0, 0]);
+    assert_eq!(wakes(&takes), [1; 6]);
+}
+
+fn nobody_is_woken_for_too_few_tokens(fairness: Fairness) {
+    let bucket = bucket(fairness, 3);
+    let mut held = bucket.try_take_many(3).unwrap();
+    let mut head = waiting(bucket.take_many(3));
+    let mut next = waiting(bucket.take());
+    drop(held.split(1));
+    drop(held.split(1));
+    assert_eq!((head.wakes(), next.wakes()), (0, 0));
+    assert_eq!(numbers(&bucket), [2, 1, 0, 2]);
+    drop(held);
+    assert_eq!((head.wakes(), next.wakes()), (1, 0));
+    drop(head.done().unwrap());
+    drop(next.done().unwrap());
+    assert_eq!((head.wakes(), next.wakes()), (1, 1));
+    assert_eq!(numbers(&bucket), [3, 0, 0, 0]);
+}
+
+fn only_the_last_waker_is_woken(fairness: Fairness) {
+    let bucket = bucket(fairness, 1);
+    let held = bucket.try_take().unwrap();
+    let mut take = bucket.take();
+    let (old, old_waker) = counting_waker();
+    let (new, new_waker) = counting_waker();
+    assert!(poll_with(&mut take, &old_waker).is_pending());
+    assert!(poll_with(&mut take, &old_waker).is_pending());
+    assert!(poll_with(&mut take, &new_waker).is_pending());
+    drop(old_waker);
+    assert_eq!(Arc::strong_count(&old), 1, "the old waker is kept");
+    drop(held);
+    assert_eq!((old.count(), new.count()), (0, 1));
+    let Poll::Ready(Ok(token)) = poll_with(&mut take, &new_waker) else { panic!("not served") };
+    drop((token, new_waker, take));
+    assert_eq!(Arc::strong_count(&new), 1, "the new waker is kept");
+    assert_eq!((old.count(), new.count()), (0, 1));
+    assert_eq!(numbers(&bucket), [1, 0, 0, 0]);
+}
+
+fn polling_again_keeps_the_place(fairness: Fairness) {
+    let bucket = bucket(fairness, 1);
+    let mut token = bucket.try_take().unwrap();
+    let mut takes: Vec<_> = (0..3).map(|_| waiting(bucket.take())).collect();
+    for i in 0..3 {
+        for take in takes[i..].iter_mut().rev() {
+            take.waits();
+        }
+        drop(token);
+        assert_eq!(wakes(&takes), (0..3).map(|n| usize::from(n <= i)).collect::<Vec<_>>());
+        token = takes[i].done().unwrap();
+    }
+    drop(token);
+    assert_eq!(numbers(&bucket), [1, 0, 0, 0]);
+}
+
+/// In async-lock, aube and others, the second of two releases before any poll found the first waiter woken and did no more.
+fn b9_two_returns_before_any_poll_let_two_waiters_on(fairness: Fairness) {
+    let bucket = bucket(fairness, 2);
+    let held = (bucket.try_take().unwrap(), bucket.try_take().unwrap());
+    let mut takes: Vec<_> = (0..3).map(|_| waiting(bucket.take())).collect();
+    drop(held.0);
+    assert_eq!(wakes(&takes), [1, 0, 0]);
+    drop(held.1);
+    if fairness == Fairness::Fifo {
+        assert_eq!(wakes(&takes), [1, 1, 0]);
+        assert_eq!(numbers(&bucket), [0, 2, 0, 1]);
+    } else {
+        // The first one calls the second when it runs.
+        assert_eq!(wakes(&takes), [1, 0, 0]);
+        assert_eq!(numbers(&bucket), [2, 0, 0, 3]);
+    }
+    let first = takes[0].done().unwrap();
+    assert_eq!(wakes(&takes), [1, 1, 0]);
+    let second = takes[1].done().unwrap();
+    takes[2].waits();
+    assert_eq!(wakes(&takes), [1, 1, 0]);
+    assert_eq!(numbers(&bucket), [0, 2, 0, 1]);
+    drop((first, second));
+    drop(takes[2].done().unwrap());
+    assert_eq!(numbers(&bucket), [2, 0, 0, 0]);
+}
+
+/// marusama's semaphore let a release wake nobody because another limit than that of the weights was compared.
+fn b22_returns_of_any_size_wake_whom_they_suffice_for(fairness: Fairness) {
+    let bucket = bucket(fairness, 10);
+    let mut held = bucket.try_take_many(10).unwrap();
+    let mut takes: Vec<_> = [4, 3, 3, 1].into_iter().map(|n| waiting(bucket.take_many(n))).collect();
+    drop(held.split(3));
+    assert_eq!(wakes(&takes), [0, 0, 0, 0]);
+    assert_eq!(numbers(&bucket), [3, 7, 0, 4]);
+    // 8 are there: for the first two, with one left, which is not for the last.
+    drop(held.split(5));
+    let mut tokens = vec![takes[0].done().unwrap(), takes[1].done().unwrap()];
+    assert_eq!(wakes(&takes), [1, 1, 0, 0]);
+    assert_eq!(numbers(&bucket), [1, 9, 0, 2]);
+    drop(held);
+    tokens.push(takes[2].done().unwrap());
+    assert_eq!(wakes(&takes), [1, 1, 1, 0]);
+    assert_eq!(numbers(&bucket), [0, 10, 0, 1]);
+    drop(tokens.pop());
+    tokens.push(takes[3].done().unwrap());
+    drop(tokens);
+    assert_eq!(wakes(&takes), [1; 4]);
+    assert_eq!(numbers(&bucket), [10, 0, 0, 0]);
+}
+
+/// async-lock's owned acquire took its listener out before each poll, and was polled again and again.
+fn b28_no_take_is_polled_in_vain(fairness: Fairness) {
+    in_time(move || {
+        let bucket = Arc::new(bucket(fairness, 1));
+        for i in 0..2 {
+            let held = bucket.try_take().unwrap();
+            let polls = Arc::new(AtomicUsize::new(0));
+            let thread = thread::spawn({
+                let (bucket, polls) = (Arc::clone(&bucket), Arc::clone(&polls));
+                move || {
+                    let (mut take, mut owned) = (bucket.take(), bucket.take_owned());
+                    pollster::block_on(std::future::poll_fn(|cx: &mut Context<'_>| {
+                        polls.fetch_add(1, Ordering::SeqCst);
+                        if i == 0 {
+                            std::pin::Pin::new(&mut take).poll(cx).map(|token| drop(token.unwrap()))
+                        } else {
+                            std::pin::Pin::new(&mut owned).poll(cx).map(|token| drop(token.unwrap()))
+                        }
+                    }));
+                }
+            });
+            while polls.load(Ordering::SeqCst) == 0 || bucket.waiting() == 0 {
+                thread::yield_now();
+            }
+            drop(held);
+            thread.join().unwrap();
+            assert!(polls.load(Ordering::SeqCst) <= 2, "{polls:?} polls");
+            assert_eq!(numbers(&bucket), [1, 0, 0, 0]);
+        }
+    });
+}
+
+/// futures-intrusive walked all that waited for each one that it woke.
+fn b30_waiters_are_woken_once_however_many_there_are(fairness: Fairness) {
+    const MANY: usize = 3000;
+    let bucket = bucket(fairness, 1);
+    let held = bucket.try_take().unwrap();
+    let mut takes: Vec<_> = (0..MANY).map(|_| waiting(bucket.take())).collect();
+    assert_eq!(numbers(&bucket), [0, 1, 0, MANY]);
+    drop(held);
+    for i in 0..MANY {
+        assert_eq!(takes[i].wakes(), 1);
+        assert!(i + 1 == MANY || takes[i + 1].wakes() == 0);
+        drop(takes[i].done().unwrap());
+    }
+    assert_eq!(numbers(&bucket), [1, 0, 0, 0]);
+}
+
+// Fifo.
+
+#[test]
+fn fifo_newcomers_are_kept_from_what_a_waiter_could_use() {
+    let bucket = Arc::new(bucket(Fairness::Fifo, 3));
+    let mut held = bucket.try_take_many(3).unwrap();
+    let mut head = waiting(bucket.take_many(3));
+    drop(held.split(2));
+    assert_eq!(numbers(&bucket), [2, 1, 0, 1]);
+    let before = bucket.snapshot();
+    assert!(matches!(bucket.try_take(), Err(TryTakeError::Empty)));
+    assert!(matches!(bucket.try_take_many(2), Err(TryTakeError::Empty)));
+    assert!(matches!(bucket.try_take_up_to(2), Err(TryTakeError::Empty)));
+    assert!(matches!(bucket.try_take_owned(), Err(TryTakeError::Empty)));
+    assert!(matches!(bucket.try_take_many_owned(2), Err(TryTakeError::Empty)));
+    assert_eq!(bucket.snapshot(), before);
+    let mut late = waiting(bucket.take());
+    let mut later = waiting(bucket.take_owned());
+    assert_eq!(numbers(&bucket), [2, 1, 0, 3]);
+    drop(held);
+    assert_eq!((head.wakes(), late.wakes(), later.wakes()), (1, 0, 0));
+    // Granted is as good as taken.
+    assert_eq!(numbers(&bucket), [0, 3, 0, 2]);
+    assert!(bucket.try_take().is_err());
+    drop(head.done().unwrap());
+    assert_eq!((late.wakes(), later.wakes()), (1, 1));
+    drop((late.done().unwrap(), later.done().unwrap()));
+    assert_eq!(numbers(&bucket), [3, 0, 0, 0]);
+    assert!(bucket.try_take_many(3).is_ok());
+}
+
+#[test]
+fn fifo_newcomers_may_take_what_is_left_when_nobody_waits() {
+    let bucket = bucket(Fairness::Fifo, 3);
+    let held = bucket.try_take_many(3).unwrap();
+    let mut one = waiting(bucket.take());
+    drop(held);
+    // The one has been granted its token, though it does not know yet.
+    assert_eq!(numbers(&bucket), [2, 1, 0, 0]);
+    assert_eq!(bucket.try_take_up_to(3).unwrap().count(), 2);
+    drop(one.done().unwrap());
+}
+
+#[test]
+fn fifo_newcomers_are_not_kept_from_anything_by_a_request_above_the_capacity() {
+    let bucket = bucket(Fairness::Fifo, 2);
+    let mut aside = waiting(bucket.take_many(3));
+    for _ in 0..3 {
+        drop(bucket.try_take().unwrap());
+        drop(bucket.try_take_up_to(5).unwrap());
+        drop(task(bucket.take_many(2)).done().unwrap());
+        assert_eq!(numbers(&bucket), [2, 0, 0, 1]);
+    }
+    // Nor behind somebody who could be served, and has been.
+    let held = bucket.try_take_many(2).unwrap();
+    let mut other = waiting(bucket.take_many(2));
+    drop(held);
+    drop(other.done().unwrap());
+    assert_eq!(numbers(&bucket), [2, 0, 0, 1]);
+    drop(bucket.try_take_many(2).unwrap());
+    assert_eq!(aside.wakes(), 0);
+    // From here on they are.
+    let held = bucket.try_take().unwrap();
+    bucket.set_capacity(3).unwrap();
+    assert_eq!(numbers(&bucket), [2, 1, 0, 1]);
+    assert!(matches!(bucket.try_take(), Err(TryTakeError::Empty)));
+    drop(held);
+    assert_eq!(aside.wakes(), 1);
+    drop(aside.done().unwrap());
+}
+
+#[test]
+fn fifo_newcomers_are_let_in_again_when_the_head_has_gone() {
+    let bucket = bucket(Fairness::Fifo, 3);
+    let held = bucket.try_take_many(2).unwrap();
+    let head = waiting(bucket.take_many(3));
+    assert!(bucket.try_take().is_err());
+    drop(head);
+    assert_eq!(numbers(&bucket), [1, 2, 0, 0]);
+    drop(bucket.try_take().unwrap());
+    drop(task(bucket.take()).done().unwrap());
+    drop(held);
+}
+
+#[test]
+fn fifo_grants_before_the_waiter_is_polled() {
+    let bucket = bucket(Fairness::Fifo, 1);
+    let held = bucket.try_take().unwrap();
+    let mut take = waiting(bucket.take());
+    drop(held);
+    assert_eq!(numbers(&bucket), [0, 1, 0, 0]);
+    assert!(bucket.try_take().is_err());
+    let mut other = waiting(bucket.take());
+    drop(take.done().unwrap());
+    drop(other.done().unwrap());
+    assert_eq!((take.wakes(), other.wakes()), (1, 1));
+}
+
+/// In tokio, a poll that was put off by its budget had no place in the queue; in async-lock, a woken waiter that lost went
+/// to its end.
+#[test]
+fn b26_fifo_serves_in_the_order_of_the_first_poll() {
+    let bucket = bucket(Fairness::Fifo, 4);
+    let mut held = bucket.try_take_many(4).unwrap();
+    let mut takes: Vec<_> = [2, 1, 1, 2, 1].into_iter().map(|n| waiting(bucket.take_many(n))).collect();
+    let mut order = Vec::new();
+    let mut tokens = Vec::new();
+    while order.len() < takes.len() {
+        if held.count() > 0 {
+            drop(held.split(1));
+        } else {
+            drop(tokens.remove(0));
+        }
+        // Polled in the wrong order, and also those who were not woken.
+        for i in (0..takes.len()).rev() {
+            let newcomer = bucket.try_take();
+            assert!(newcomer.is_err() || bucket.waiting() == 0);
+            if !order.contains(&i) && takes[i].wakes() == 0 {
+                takes[i].waits();
+            }
+        }
+        let served: Vec<_> = (0..takes.len()).filter(|&i| takes[i].is_woken()).collect();
+        for i in served {
+            tokens.push(takes[i].done().unwrap());
+            order.push(i);
+        }
+    }
+    assert_eq!(order, [0, 1, 2, 3, 4]);
+    assert_eq!(wakes(&takes), [1; 5]);
+}
+
+// Barging.
+
+#[test]
+fn barging_newcomers_pass_those_who_wait() {
+    let bucket = Arc::new(bucket(Fairness::Barging, 1));
+    let held = bucket.try_take().unwrap();
+    let mut waiter = waiting(bucket.take());
+    drop(held);
+    assert_eq!(waiter.wakes(), 1);
+    assert_eq!(numbers(&bucket), [1, 0, 0, 1]);
+    drop(bucket.try_take().unwrap());
+    drop(bucket.try_take_up_to(3).unwrap());
+    drop(bucket.try_take_owned().unwrap());
+    drop(task(bucket.take()).done().unwrap());
+    drop(bucket.take().wait().unwrap());
+    assert_eq!(numbers(&bucket), [1, 0, 0, 1]);
+    // It is on its way already.
+    assert_eq!(waiter.wakes(), 1);
+    drop(waiter.done().unwrap());
+    assert_eq!(numbers(&bucket), [1, 0, 0, 0]);
+}
+
+#[test]
+fn barging_called_waiters_that_lose_keep_their_place() {
+    let bucket = bucket(Fairness::Barging, 1);
+    let held = bucket.try_take().unwrap();
+    let mut takes = [waiting(bucket.take()), waiting(bucket.take())];
+    drop(held);
+    let barged = bucket.try_take().unwrap();
+    assert_eq!(wakes(&takes), [1, 0]);
+    takes[0].waits();
+    assert_eq!(numbers(&bucket), [0, 1, 0, 2]);
+    assert_eq!(wakes(&takes), [1, 0]);
+    drop(barged);
+    assert_eq!(wakes(&takes), [2, 0]);
+    let token = takes[0].done().unwrap();
+    takes[1].waits();
+    assert_eq!(wakes(&takes), [2, 0]);
+    drop(token);
+    assert_eq!(wakes(&takes), [2, 1]);
+    drop(takes[1].done().unwrap());
+    assert_eq!(numbers(&bucket), [1, 0, 0, 0]);
+}
+
+#[test]
+fn barging_waiters_call_one_another() {
+    let bucket = bucket(Fairness::Barging, 3);
+    let held = bucket.try_take_many(3).unwrap();
+    let mut takes: Vec<_> = (0..4).map(|_| waiting(bucket.take())).collect();
+    drop(held);
+    let mut tokens = Vec::new();
+    for i in 0..3 {
+        assert_eq!(wakes(&takes), (0..4).map(|n| usize::from(n <= i)).collect::<Vec<_>>());
+        tokens.push(takes[i].done().unwrap());
+        assert_eq!(numbers(&bucket), [2 - i, 1 + i, 0, 3 - i]);
+    }
+    // There is none for the last one.
+    assert_eq!(wakes(&takes), [1, 1, 1, 0]);
+    tokens.clear();
+    assert_eq!(wakes(&takes), [1; 4]);
+    drop(takes[3].done().unwrap());
+    assert_eq!(numbers(&bucket), [3, 0, 0, 0]);
+}
+
+#[test]
+fn barging_starvation_ends_after_16_losses() {
+    let bucket = bucket(Fairness::Barging, 1);
+    let mut barged = bucket.try_take().unwrap();
+    let mut first = waiting(bucket.take());
+    let mut second = waiting(bucket.take());
+    for losses in 1..=STRIKES {
+        drop(barged);
+        assert_eq!(first.wakes(), losses);
+        barged = bucket.try_take().unwrap_or_else(|_| panic!("shut after {} losses", losses - 1));
+        first.waits();
+    }
+    drop(barged);
+    // Now it is served like the first in an orderly line: nobody can pass.
+    assert_eq!((first.wakes(), second.wakes()), (STRIKES + 1, 0));
+    assert_eq!(numbers(&bucket), [0, 1, 0, 1]);
+    assert!(matches!(bucket.try_take(), Err(TryTakeError::Empty)));
+    let token = first.done().unwrap();
+    // And it is over for the others.
+    drop(token);
+    assert_eq!(second.wakes(), 1);
+    drop(bucket.try_take().unwrap());
+    drop(second.done().unwrap());
+    assert_eq!(numbers(&bucket), [1, 0, 0, 0]);
+}
+
+#[test]
+fn barging_newcomers_cannot_starve_a_request_for_many() {
+    let bucket = bucket(Fairness::Barging, 3);
+    let held = bucket.try_take_many(2).unwrap();
+    let mut large = waiting(bucket.take_many(3));
+    assert_eq!(numbers(&bucket), [1, 2, 0, 1]);
+    // It was passed over once when it came.
+    assert_eq!(until_shut(&bucket), STRIKES - 1);
+    assert_eq!(large.wakes(), 0);
+    // Shut, although there is a token; a newcomer lines up.
+    assert_eq!(numbers(&bucket), [1, 2, 0, 1]);
+    let mut late = waiting(bucket.take());
+    assert!(bucket.try_take_up_to(1).is_err());
+    assert_eq!(numbers(&bucket), [1, 2, 0, 2]);
+    drop(held);
+    assert_eq!((large.wakes(), late.wakes()), (1, 0));
+    // It has its tokens before it is polled.
+    assert_eq!(numbers(&bucket), [0, 3, 0, 1]);
+    drop(large.done().unwrap());
+    assert_eq!(late.wakes(), 1);
+    drop(bucket.try_take_many(3).unwrap());
+    drop(late.done().unwrap());
+    assert_eq!(numbers(&bucket), [3, 0, 0, 0]);
+}
+
+#[test]
+fn barging_is_open_again_when_a_starved_waiter_goes() {
+    let bucket = bucket(Fairness::Barging, 3);
+    let held = bucket.try_take_many(2).unwrap();
+    let large = waiting(bucket.take_many(3));
+    until_shut(&bucket);
+    let mut late = waiting(bucket.take());
+    drop(large);
+    assert_eq!(late.wakes(), 1);
+    drop(bucket.try_take().unwrap());
+    drop(late.done().unwrap());
+    drop(held);
+    assert_eq!(numbers(&bucket), [3, 0, 0, 0]);
+}
+
+#[test]
+fn barging_is_open_again_when_a_starved_waiter_steps_aside() {
+    let bucket = bucket(Fairness::Barging, 4);
+    let held = bucket.try_take_many(2).unwrap();
+    let mut large = waiting(bucket.take_many(4));
+    until_shut(&bucket);
+    assert_eq!(numbers(&bucket), [2, 2, 0, 1]);
+    bucket.set_capacity(3).unwrap();
+    assert_eq!(numbers(&bucket), [1, 2, 0, 1]);
+    drop(bucket.try_take().unwrap());
+    drop(held);
+    drop(bucket.try_take_many(3).unwrap());
+    // It has not forgotten.
+    bucket.set_capacity(4).unwrap();
+    assert_eq!(large.wakes(), 1);
+    assert_eq!(numbers(&bucket), [0, 4, 0, 0]);
+    drop(large.done().unwrap());
+}
+
+#[test]
+fn barging_calls_the_next_if_the_one_that_was_called_does_not_run() {
+    let bucket = bucket(Fairness::Barging, 2);
+    let held = bucket.try_take_many(2).unwrap();
+    let mut takes: Vec<_> = (0..3).map(|_| waiting(bucket.take())).collect();
+    drop(held);
+    assert_eq!(wakes(&takes), [1, 0, 0]);
+    for _ in 0..PATIENCE {
+        assert_eq!(wakes(&takes), [1, 0, 0]);
+        drop(bucket.try_take().unwrap());
+    }
+    drop(bucket.try_take().unwrap());
+    assert_eq!(wakes(&takes), [1, 1, 0]);
+    // The first one is still there, and may go on as well.
+    let second = takes[1].done().unwrap();
+    let first = takes[0].done().unwrap();
+    assert_eq!(numbers(&bucket), [0, 2, 0, 1]);
+    drop((first, second));
+    assert_eq!(wakes(&takes), [1, 1, 1]);
+    drop(takes[2].done().unwrap());
+    assert_eq!(numbers(&bucket), [2, 0, 0, 0]);
+}
+
+#[test]
+fn barging_late_ones_that_lose_keep_their_order() {
+    let bucket = bucket(Fairness::Barging, 1);
+    let held = bucket.try_take().unwrap();
+    let mut takes: Vec<_> = (0..4).map(|_| waiting(bucket.take())).collect();
+    drop(held);
+    for _ in 0..3 * PATIENCE {
+        drop(bucket.try_take().unwrap());
+    }
+    assert_eq!(wakes(&takes), [1, 1, 1, 0]);
+    let mut barged = bucket.try_take().unwrap();
+    for i in [1, 2, 0] {
+        takes[i].waits();
+    }
+    assert_eq!(wakes(&takes), [1, 1, 1, 0]);
+    for i in 0..4 {
+        drop(barged);
+        assert_eq!(wakes(&takes), (0..4).map(|n| usize::from(n <= i) + usize::from(n < 3)).collect::<Vec<_>>());
+        barged = takes[i].done().unwrap();
+    }
+    drop(barged);
+    assert_eq!(numbers(&bucket), [1, 0, 0, 0]);
+}
+
+#[test]
+fn barging_a_called_request_that_a_shrink_has_made_impossible_lets_the_next_one_on() {
+    let bucket = bucket(Fairness::Barging, 3);
+    let held = bucket.try_take_many(3).unwrap();
+    let mut large = waiting(bucket.take_many(3));
+    let mut small = waiting(bucket.take());
+    drop(held);
+    bucket.set_capacity(2).unwrap();
+    assert_eq!((large.wakes(), small.wakes()), (1, 0));
+    assert_eq!(numbers(&bucket), [2, 0, 0, 2]);
+    large.waits();
+    assert_eq!((large.wakes(), small.wakes()), (1, 1));
+    drop(small.done().unwrap());
+    assert_eq!(numbers(&bucket), [2, 0, 0, 1]);
+    bucket.set_capacity(3).unwrap();
+    assert_eq!(large.wakes(), 2);
+    drop(large.done().unwrap());
+    assert_eq!(numbers(&bucket), [3, 0, 0, 0]);
+}
