@@ -308,7 +308,7 @@ fn b13_a_drop_beside_a_release_loses_nothing(fairness: Fairness) {
                         let polled = poll_with(&mut take, Waker::noop());
                         let result = match polled {
                             Poll::Ready(result) => Some(result),
-                            Poll::Pending if (i + n) % 4 == 0 => Some(take.wait()),
+                            Poll::Pending if (i + n) % 4 == 0 => Some(pollster::block_on(take)),
                             // Dropped while it waits, or when it has been served, or after it has its tokens.
                             Poll::Pending => {
                                 thread::yield_now();
@@ -445,7 +445,7 @@ fn b29_a_storm_of_cancellations_leaves_nothing_behind(fairness: Fairness) {
             }
             scope.spawn(|| {
                 while !ends.load(Ordering::SeqCst) {
-                    drop(bucket.take().wait().unwrap());
+                    drop(pollster::block_on(bucket.take()).unwrap());
                     drop(bucket.try_take());
                 }
             });

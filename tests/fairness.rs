@@ -369,7 +369,7 @@ fn barging_newcomers_pass_those_who_wait() {
     drop(bucket.try_take_up_to(3).unwrap());
     drop(bucket.try_take_owned().unwrap());
     drop(task(bucket.take()).done().unwrap());
-    drop(bucket.take().wait().unwrap());
+    drop(pollster::block_on(bucket.take()).unwrap());
     assert_eq!(numbers(&bucket), [1, 0, 0, 1]);
     // It is on its way already.
     assert_eq!(waiter.wakes(), 1);

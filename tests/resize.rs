@@ -491,7 +491,7 @@ fn b3_resizes_beside_takes_and_releases_never_admit_too_many(fairness: Fairness)
             let (bucket, inside, ends) = (&bucket, &inside, &ends);
             scope.spawn(move || {
                 while !ends.load(Ordering::SeqCst) {
-                    let token = bucket.take_many(n).wait().unwrap();
+                    let token = pollster::block_on(bucket.take_many(n)).unwrap();
                     let now = inside.fetch_add(n, Ordering::SeqCst) + n;
                     assert!(now <= HIGH, "{now} inside");
                     thread::yield_now();
@@ -737,7 +737,7 @@ fn b25_no_more_are_inside_than_the_capacity(fairness: Fairness) {
                 for i in 0..300 {
                     let want = 1 + (n + i) % CAPACITY;
                     let token = match i % 3 {
-                        0 => bucket.take_many(want).wait().unwrap(),
+                        0 => pollster::block_on(bucket.take_many(want)).unwrap(),
                         1 => match bucket.try_take_many(want) {
                             Ok(token) => token,
                             Err(_) => continue,
