@@ -156,8 +156,8 @@ pub(crate) struct Flag(AtomicBool);
 
 impl Flag {
     const_fn! {
-        pub(crate) const fn new() -> Self {
-            Self(AtomicBool::new(false))
+        pub(crate) const fn new(value: bool) -> Self {
+            Self(AtomicBool::new(value))
         }
     }
 

@@ -486,9 +486,10 @@ impl TokenBucket {
         if n.wrapping_sub(1) < self.max_capacity() { self.line.take(self.fitting(n)) } else { self.acquire_odd(n) }
     }
 
-    /// `n`, if it is worth while to wait for so many tokens.
-    pub(crate) fn admit(&self, n: usize) -> Option<u32> {
-        (n.wrapping_sub(1) < self.max_capacity() && !self.is_closed()).then(|| self.fitting(n))
+    /// Takes `n` tokens for a guard, if that is all there is to do.
+    #[inline]
+    pub(crate) fn acquire_plainly(&self, n: usize) -> bool {
+        n.wrapping_sub(1) < self.max_capacity() && self.line.take_plainly(self.fitting(n))
     }
 
     /// None are always there, and more than the maximum are never.

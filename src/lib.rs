@@ -9,6 +9,7 @@ mod atomic;
 #[cfg(feature = "std")]
 mod block;
 mod bucket;
+mod desk;
 mod error;
 mod line;
 mod release;

@@ -27,8 +27,6 @@
 //!   waiter's phase, which is made once; if the waiter has left before, the tokens go back.
 //! * **L5** Nobody's waker runs, and nobody's waker is dropped, while a right over the line or a lock is held.
 
-use alloc::boxed::Box;
-use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::mem;
@@ -37,9 +35,10 @@ use core::task::{Poll, Waker};
 use event_listener::{Event, EventListener, Listener as _};
 
 use crate::Fairness;
-use crate::atomic::{AtomicState, Count, Flag, Patience, Phase};
+use crate::atomic::{AtomicState, Count, Patience, Phase};
+use crate::desk::{Desk, OpenDesk};
 use crate::state::{Action, Refused, Rest, State};
-use crate::sync::{Slot, const_fn, limit};
+use crate::sync::{const_fn, limit};
 use crate::waiter::{self, Waiter, Wakes};
 
 /// How often a waiter at the head of the line of a Barging bucket is called or passed over in vain before it is served first.
@@ -55,9 +54,7 @@ pub(crate) struct Line {
     queue: Event,
     /// Where releasers line up while the bucket is full.
     room: Event,
-    /// The server's, in its hands while it serves.
-    desk: Slot<Box<Desk>>,
-    is_stocked: Flag,
+    desk: Desk,
     /// Takers in the queue or on the desk.
     waiting: Count,
     patience: Patience,
@@ -76,16 +73,6 @@ struct Taken<'a> {
     count: u32,
 }
 
-#[derive(Default)]
-struct Desk {
-    front: VecDeque<Arc<Waiter>>,
-    aside: Vec<Arc<Waiter>>,
-    /// The least that any of those aside wants.
-    least: u32,
-    /// The number of those aside from which on those who have left are thrown out.
-    full: usize,
-}
-
 /// What the server is going to do, if the word is still the one that it looked at.
 struct Plan {
     grant: Option<Arc<Waiter>>,
@@ -102,8 +89,7 @@ impl Line {
                 fairness: Fairness::Fifo,
                 queue: Event::new(),
                 room: Event::new(),
-                desk: Slot::new(None),
-                is_stocked: Flag::new(),
+                desk: Desk::new(),
                 waiting: Count::new(),
                 patience: Patience::new(),
             }
@@ -140,7 +126,12 @@ impl Line {
 
     #[inline]
     pub(crate) fn take(&self, n: u32) -> Result<(), Refused> {
-        if self.word.try_change(|state| state.take_plainly(n)) { Ok(()) } else { self.take_or_tell(n) }
+        if self.take_plainly(n) { Ok(()) } else { self.take_or_tell(n) }
+    }
+
+    #[inline]
+    pub(crate) fn take_plainly(&self, n: u32) -> bool {
+        self.word.try_change(|state| state.take_plainly(n))
     }
 
     #[cold]
@@ -361,11 +352,11 @@ impl Line {
             if seen.is_changed() {
                 seen = self.word.change(|state| (state.attend(), state.attend()));
             }
-            let mut desk = OpenDesk { line: self, desk: None };
+            let mut desk = self.desk.open();
             let plan =
                 if seen.is_closed() { self.dismiss(seen, &mut desk, &mut wakes) } else { self.plan(seen, &mut desk, &mut wakes) };
             // Back it goes, for the next server may come as soon as the word says that this one rests.
-            desk.put_back();
+            desk.close();
             match self.word.replace(seen, plan.next) {
                 Ok(()) => {
                     if let Some(waiter) = plan.grant {
@@ -377,9 +368,9 @@ impl Line {
                 }
                 Err(_) => {
                     if let Some(waiter) = plan.grant {
-                        let mut desk = OpenDesk { line: self, desk: None };
-                        desk.open().front.push_front(waiter);
-                        desk.put_back();
+                        let mut desk = self.desk.open();
+                        desk.push_front(waiter);
+                        desk.close();
                     }
                 }
             }
@@ -403,9 +394,7 @@ impl Line {
     /// What there is to do in an open bucket.
     fn plan(&self, seen: State, desk: &mut OpenDesk<'_>, wakes: &mut Wakes) -> Plan {
         let room = seen.has_releasers() && (seen.available() >= i64::from(self.max) || self.call_releaser(wakes));
-        if let Some(desk) = desk.get_mut() {
-            desk.bring_back(seen);
-        }
+        desk.bring_back(seen);
         // Those who have been called, but for too long, keep their place.
         let mut late = Vec::new();
         let (grant, queued, shut) = loop {
@@ -417,7 +406,7 @@ impl Line {
             match waiter.phase.load() {
                 Phase::Waiting => {}
                 Phase::Called if self.patience.is_left() => {
-                    desk.open().front.push_front(waiter);
+                    desk.push_front(waiter);
                     break (None, true, false);
                 }
                 Phase::Called => {
@@ -427,7 +416,7 @@ impl Line {
                 Phase::Granted | Phase::Closed | Phase::Gone => continue,
             }
             if !seen.reaches(waiter.need) {
-                desk.open().put_aside(waiter);
+                desk.put_aside(waiter);
                 continue;
             }
             let fits = seen.available() >= i64::from(waiter.need);
@@ -448,11 +437,11 @@ impl Line {
                 waiter.strikes.add();
             }
             let shut = !fits && (self.is_fifo() || waiter.strikes.get() >= STRIKES);
-            desk.open().front.push_front(waiter);
+            desk.push_front(waiter);
             break (None, true, shut);
         };
-        if !late.is_empty() {
-            extend_front(&mut desk.open().front, late.into_iter().rev());
+        for waiter in late.into_iter().rev() {
+            desk.push_front(waiter);
         }
         let left = match &grant {
             Some(waiter) => seen.grant(waiter.need),
@@ -460,15 +449,14 @@ impl Line {
         };
         // After a grant, tokens that are left may be for the next one, and the room that it made for a releaser.
         let rests = grant.is_none() || (left.available() <= 0 && !room);
-        let rest = Rest { queued, shut, room, aside: desk.get().is_some_and(|desk| !desk.aside.is_empty()) };
+        let rest = Rest { queued, shut, room, aside: desk.has_aside() };
         Plan { grant, next: if rests { left.rest(rest) } else { left }, rests }
     }
 
     /// Sends everybody home.
     fn dismiss(&self, seen: State, desk: &mut OpenDesk<'_>, wakes: &mut Wakes) -> Plan {
         let line = core::iter::from_fn(|| next_in(&self.queue));
-        let desk = desk.open();
-        for waiter in desk.front.drain(..).chain(desk.aside.drain(..)).chain(line) {
+        for waiter in desk.clear().chain(line) {
             if let Ok(waker) = waiter.tell(Phase::Closed) {
                 self.waiting.sub();
                 wakes.push(waker);
@@ -482,15 +470,13 @@ impl Line {
 
     /// The next waiter: from the desk, or, as nobody is to be taken out of the queue in vain, from there if there are tokens.
     fn candidate(&self, seen: State, desk: &mut OpenDesk<'_>) -> Option<Arc<Waiter>> {
-        desk.get_mut()
-            .and_then(|desk| desk.front.pop_front())
-            .or_else(|| if seen.available() > 0 { next_in(&self.queue) } else { None })
+        desk.pop_front().or_else(|| if seen.available() > 0 { next_in(&self.queue) } else { None })
     }
 
     /// Whether there may be waiters other than `known` ones. Too often yes does no harm: the next server finds out. If it
     /// is no because one of the known has just left, that one sets QUEUED when it does ([`State::leave`]).
-    fn others_wait(&self, desk: &OpenDesk<'_>, known: usize) -> bool {
-        desk.get().is_some_and(|desk| !desk.is_empty()) || self.waiting.get() > known
+    fn others_wait(&self, desk: &mut OpenDesk<'_>, known: usize) -> bool {
+        !desk.is_empty() || self.waiting.get() > known
     }
 
     /// Calls the first releaser in its line; false if there is none.
@@ -546,60 +532,4 @@ impl Drop for Taken<'_> {
     fn drop(&mut self) {
         self.line.give(self.count as usize);
     }
-}
-
-/// The desk in the hands of the server. As mostly nothing lies on it, it is taken up only if there is need.
-struct OpenDesk<'a> {
-    line: &'a Line,
-    desk: Option<Box<Desk>>,
-}
-
-impl OpenDesk<'_> {
-    fn open(&mut self) -> &mut Desk {
-        self.desk.get_or_insert_with(|| self.line.desk.take().unwrap_or_default())
-    }
-
-    /// If anything lies on it.
-    fn get_mut(&mut self) -> Option<&mut Desk> {
-        if self.desk.is_some() || self.line.is_stocked.get() { Some(self.open()) } else { None }
-    }
-
-    fn get(&self) -> Option<&Desk> {
-        debug_assert!(self.desk.is_some() || !self.line.is_stocked.get(), "the candidates are looked at first");
-        self.desk.as_deref()
-    }
-
-    fn put_back(self) {
-        if let Some(desk) = self.desk {
-            self.line.is_stocked.set(!desk.is_empty());
-            self.line.desk.swap(Some(desk));
-        }
-    }
-}
-
-impl Desk {
-    fn is_empty(&self) -> bool {
-        self.front.is_empty() && self.aside.is_empty()
-    }
-
-    fn put_aside(&mut self, waiter: Arc<Waiter>) {
-        if self.aside.len() >= self.full {
-            self.aside.retain(|waiter| waiter.phase.load() == Phase::Waiting);
-            self.full = 2 * self.aside.len() + 8;
-        }
-        self.least = if self.aside.is_empty() { waiter.need } else { self.least.min(waiter.need) };
-        self.aside.push(waiter);
-    }
-
-    /// Puts those aside back to the front, in order, if one of them can be served now.
-    fn bring_back(&mut self, seen: State) {
-        if !self.aside.is_empty() && seen.reaches(self.least) {
-            extend_front(&mut self.front, self.aside.drain(..).rev());
-        }
-    }
-}
-
-/// Pushes each to the front, so that the last one is the first.
-fn extend_front<T>(deque: &mut VecDeque<T>, items: impl IntoIterator<Item = T>) {
-    items.into_iter().for_each(|item| deque.push_front(item));
 }

@@ -38,11 +38,20 @@ impl Request {
         let Stage::Fresh = self.stage else { return false };
         // Before the attempt, where the compiler still knows that there is nothing to be dropped.
         self.stage = Stage::Done;
-        let taken = bucket.acquire(self.count).is_ok();
+        let taken = bucket.acquire_plainly(self.count);
         if !taken {
             self.stage = Stage::Fresh;
         }
         taken
+    }
+
+    /// If this is new, takes without waiting, or fails for good.
+    fn try_now(&mut self, bucket: &TokenBucket) -> Option<Result<(), TakeError>> {
+        let Stage::Fresh = self.stage else { return None };
+        match bucket.acquire(self.count) {
+            Err(Refused::NotNow) => None,
+            taken => Some(self.finish(bucket, taken)),
+        }
     }
 
     #[cold]
@@ -52,11 +61,10 @@ impl Request {
         let registered = match self.stage {
             Stage::Queued(_) => false,
             Stage::Fresh => {
-                let Some(n) = bucket.admit(self.count) else {
-                    let refused = bucket.acquire(self.count);
-                    return Poll::Ready(self.finish(bucket, refused));
-                };
-                match line.enqueue(n, cx.waker()) {
+                if let Some(result) = self.try_now(bucket) {
+                    return Poll::Ready(result);
+                }
+                match line.enqueue(bucket.fitting(self.count), cx.waker()) {
                     Ok((place, action)) => {
                         self.stage = Stage::Queued(place);
                         line.act(action);
@@ -179,9 +187,9 @@ macro_rules! take {
             $take[$($lifetime)?], $token, TakeError,
             |take| {
                 let $borrow = &mut *take;
-                $borrow.request.take_now($borrowed).then(|| {
+                $borrow.request.try_now($borrowed).map(|result| {
                     let $finish = $borrow;
-                    Ok($finished)
+                    result.map(|()| $finished)
                 })
             }
         }

@@ -109,6 +109,12 @@ impl Wakes {
 
 impl Drop for Wakes {
     fn drop(&mut self) {
+        if self.others.is_empty() {
+            if let Some(only) = self.first.take() {
+                only.wake();
+            }
+            return;
+        }
         wake_all(&mut self.first.take().into_iter().chain(mem::take(&mut self.others)));
     }
 }
