@@ -2,6 +2,8 @@
 
 use alloc::sync::Arc;
 use core::fmt;
+#[cfg(feature = "std")]
+use core::panic::AssertUnwindSafe;
 
 use crate::error::Cause;
 use crate::line::Line;
@@ -452,7 +454,7 @@ impl TokenBucket {
     #[cfg(feature = "std")]
     #[allow(clippy::must_use_candidate, reason = "that it is closed now is what it is called for")]
     pub fn close_with(&self, cause: impl Into<alloc::boxed::Box<dyn core::error::Error + Send + Sync>>) -> bool {
-        self.close_for(Some(Cause::new(cause.into())))
+        self.close_for(Some(Cause::new(AssertUnwindSafe(cause.into()))))
     }
 
     /// Whether the bucket was closed.

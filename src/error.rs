@@ -4,9 +4,10 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::error::Error;
 use core::fmt;
+use core::panic::AssertUnwindSafe;
 
-/// What a bucket was closed for.
-pub(crate) type Cause = Arc<Box<dyn Error + Send + Sync>>;
+/// What a bucket was closed for. Nothing is left half done in it by a panic of somebody else.
+pub(crate) type Cause = Arc<AssertUnwindSafe<Box<dyn Error + Send + Sync>>>;
 
 /// The bucket was closed.
 ///
@@ -26,7 +27,7 @@ impl Closed {
 impl fmt::Display for Closed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.cause {
-            Some(cause) => write!(f, "token bucket is closed: {cause}"),
+            Some(cause) => write!(f, "token bucket is closed: {}", cause.0),
             None => f.write_str("token bucket is closed"),
         }
     }
@@ -34,7 +35,7 @@ impl fmt::Display for Closed {
 
 impl Error for Closed {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.cause.as_ref().map(|cause| &***cause as &(dyn Error + 'static))
+        self.cause.as_ref().map(|cause| &*cause.0 as &(dyn Error + 'static))
     }
 }
 

@@ -193,7 +193,7 @@ impl Line {
         self.waiting.add();
         let place = Place::new(waiter, &self.queue);
         // L3: only now, whoever looks into the queue sees the waiter.
-        match self.word.update(|state| state.enqueue(n, self.is_fifo())) {
+        match self.word.update(|state| state.enqueue(self.is_fifo())) {
             Ok(action) => Ok((place, action)),
             Err(refused) => {
                 self.cancel(place);

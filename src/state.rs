@@ -195,17 +195,16 @@ impl State {
         self.take(n).map(|(state, action)| (state, (action, n)))
     }
 
-    /// A taker of `n` has lined up. It cannot be lost: whoever cleared QUEUED before looked at the line before.
+    /// A taker has lined up. It cannot be lost: whoever cleared QUEUED before looked at the line before.
     ///
-    /// `→ QUEUED` (and SHUT, if newcomers may not pass). To be served at once if tokens are there that nobody has
-    /// shown to the line yet, or if `n` is more than the capacity, for then it has to step aside.
-    pub(crate) fn enqueue(self, n: u32, shut: bool) -> Result<(Self, Action), Refused> {
+    /// `→ QUEUED` (and SHUT, if newcomers may not pass). To be served at once if there are tokens that the line has not seen.
+    pub(crate) fn enqueue(self, shut: bool) -> Result<(Self, Action), Refused> {
         if self.is_closed() {
             return Err(Refused::Closed);
         }
         let queued = Self(self.0 | QUEUED | if shut { SHUT } else { 0 });
-        let seen = self.has(QUEUED) || (self.available() <= 0 && n <= self.capacity());
-        Ok(if self.has(SERVING) || !seen { queued.summon() } else { (queued, Action::Nothing) })
+        let unseen = !self.has(QUEUED) && self.available() > 0;
+        Ok(if self.has(SERVING) || unseen { queued.summon() } else { (queued, Action::Nothing) })
     }
 
     /// A waiter has left, or lost, that the server had already taken out of the queue, and may have counted on:
