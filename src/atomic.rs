@@ -186,7 +186,8 @@ impl Patience {
     // has changed the word before, so one of the two sees the other.
 
     pub(crate) fn set(&self, returns: u32) {
-        self.0.store(returns, Ordering::Relaxed);
+        // A swap, for loom takes it that a store may also come before the change which `spend` makes to an older one.
+        self.0.swap(returns, Ordering::Relaxed);
     }
 
     pub(crate) fn is_left(&self) -> bool {

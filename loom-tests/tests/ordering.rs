@@ -1,0 +1,180 @@
+//! What is seen by whom. The numbers that are read here have no ordering of their own.
+
+use loom_tests::atomic::{AtomicUsize, Ordering::Relaxed};
+use loom_tests::{Arc, check, fifo, poll, queued, race, race3, settled};
+
+/// A number to be written before a token comes back, and to be read by who gets it.
+fn number() -> (Arc<AtomicUsize>, Arc<AtomicUsize>) {
+    let number = Arc::new(AtomicUsize::new(0));
+    (Arc::clone(&number), number)
+}
+
+/// Guards `AtomicState::update`: a drop releases, a take acquires.
+#[test]
+fn take_sees_what_was_before_the_drop() {
+    check(None, || {
+        let bucket = fifo(1, 1);
+        let (written, read) = number();
+        let token = bucket.try_take_owned().unwrap();
+        race(
+            &bucket,
+            move |_| {
+                written.store(1, Relaxed);
+                drop(token);
+            },
+            move |bucket| {
+                if bucket.try_take().is_ok() {
+                    assert_eq!(read.load(Relaxed), 1);
+                }
+            },
+        );
+        settled(&bucket, 0, 0);
+    });
+}
+
+/// As `take_sees_what_was_before_the_drop`, through one who took and gave back in between.
+#[test]
+fn take_sees_what_was_before_two_drops() {
+    check(Some(3), || {
+        let bucket = fifo(1, 1);
+        let (written, read) = number();
+        let token = bucket.try_take_owned().unwrap();
+        race3(
+            &bucket,
+            move |_| {
+                written.store(1, Relaxed);
+                drop(token);
+            },
+            |bucket| drop(bucket.try_take()),
+            move |bucket| {
+                if bucket.try_take().is_ok() {
+                    assert_eq!(read.load(Relaxed), 1);
+                }
+            },
+        );
+        settled(&bucket, 0, 0);
+    });
+}
+
+/// Guards `AtomicState::update`: a resize releases.
+#[test]
+fn take_sees_what_was_before_the_growth() {
+    check(None, || {
+        let bucket = fifo(1, 0);
+        let (written, read) = number();
+        race(
+            &bucket,
+            move |bucket| {
+                written.store(1, Relaxed);
+                bucket.set_capacity(1).unwrap();
+            },
+            move |bucket| {
+                drop(bucket.take().wait().unwrap());
+                assert_eq!(read.load(Relaxed), 1);
+            },
+        );
+        settled(&bucket, 0, 0);
+    });
+}
+
+/// Guards `AtomicState::load`: a getter that shows that a token is back acquires.
+#[test]
+fn getter_sees_what_was_before_the_drop() {
+    check(None, || {
+        let bucket = fifo(1, 1);
+        let (written, read) = number();
+        let token = bucket.try_take_owned().unwrap();
+        race(
+            &bucket,
+            move |_| {
+                written.store(1, Relaxed);
+                drop(token);
+            },
+            move |bucket| {
+                if bucket.available() == 1 {
+                    assert_eq!(read.load(Relaxed), 1);
+                }
+            },
+        );
+        settled(&bucket, 0, 0);
+    });
+}
+
+/// Guards `AtomicState::update`: an attempt that is refused on a word that has just changed acquires as well.
+#[test]
+fn refusal_sees_what_was_before_the_close() {
+    check(None, || {
+        let bucket = fifo(1, 1);
+        let (written, read) = number();
+        race(
+            &bucket,
+            move |bucket| {
+                written.store(1, Relaxed);
+                bucket.close();
+            },
+            move |bucket| {
+                // The only one that is refused by the first load of its change.
+                if bucket.set_capacity(1).is_err() {
+                    assert_eq!(read.load(Relaxed), 1);
+                }
+            },
+        );
+        settled(&bucket, 0, 0);
+    });
+}
+
+/// Guards `AtomicPhase`: a grant carries on what the server saw. The waiter is at the desk already, so there is no
+/// lock that it would share with the one who serves it.
+#[test]
+fn grant_carries_on_what_was_before_the_drop() {
+    check(None, || {
+        let bucket = fifo(2, 2);
+        let (written, read) = number();
+        let one = bucket.try_take_owned().unwrap();
+        let two = bucket.try_take_owned().unwrap();
+        let mut first = queued(bucket.take_many_owned(2));
+        drop(one);
+        race(
+            &bucket,
+            move |_| {
+                written.store(1, Relaxed);
+                drop(two);
+            },
+            move |_| {
+                if poll(&mut first).is_ready() {
+                    assert_eq!(read.load(Relaxed), 1);
+                }
+            },
+        );
+        settled(&bucket, 0, 0);
+    });
+}
+
+/// As `grant_carries_on_what_was_before_the_drop`: what one did who gave back, another serves to a third.
+#[test]
+fn grant_carries_on_what_others_did() {
+    check(Some(2), || {
+        let bucket = fifo(2, 2);
+        let (written, read) = number();
+        let (also_written, also_read) = number();
+        let one = bucket.try_take_owned().unwrap();
+        let two = bucket.try_take_owned().unwrap();
+        let first = queued(bucket.take_many_owned(2));
+        race3(
+            &bucket,
+            move |_| {
+                written.store(1, Relaxed);
+                drop(one);
+            },
+            move |_| {
+                also_written.store(1, Relaxed);
+                drop(two);
+            },
+            move |_| {
+                drop(first.wait().unwrap());
+                assert_eq!((read.load(Relaxed), also_read.load(Relaxed)), (1, 1));
+            },
+        );
+        settled(&bucket, 0, 0);
+    });
+}

@@ -1,0 +1,160 @@
+//! Growth and shrinking.
+
+use std::task::Poll;
+
+use loom_tests::{check, fifo, poll, queued, race, race3, settled};
+
+/// Guards `State::set_capacity` and `State::give`: a shrink and a return are steps on one word, in any order.
+#[test]
+fn shrink_release_and_take() {
+    check(Some(2), || {
+        let bucket = fifo(2, 2);
+        let mut tokens = bucket.try_take_many_owned(2).unwrap();
+        race3(
+            &bucket,
+            |bucket| assert_eq!(bucket.set_capacity(1).unwrap().capacity, 1),
+            |_| {
+                drop(tokens.split(1));
+                drop(tokens);
+            },
+            |bucket| {
+                let has_shrunk = bucket.capacity() == 1;
+                let token = bucket.take().wait().unwrap();
+                let now = bucket.snapshot();
+                // What was owed has been made up before this token was had.
+                assert!(!has_shrunk || (now.deficit, now.outstanding) == (0, 1), "{now:?}");
+                drop(token);
+            },
+        );
+        settled(&bucket, 0, 0);
+    });
+}
+
+/// Guards `State::set_capacity`, which has the line served if it has QUEUED and a growth brought tokens.
+#[test]
+fn shrink_to_nothing_and_grow() {
+    check(None, || {
+        let bucket = fifo(1, 1);
+        race(
+            &bucket,
+            |bucket| {
+                bucket.set_capacity(0).unwrap();
+                bucket.set_capacity(1).unwrap();
+            },
+            |bucket| drop(bucket.take().wait().unwrap()),
+        );
+        settled(&bucket, 0, 0);
+    });
+}
+
+/// Guards `Line::plan`, which puts aside a head that wants more than the capacity, so that the next one can be served.
+#[test]
+fn shrink_below_the_head() {
+    check(None, || {
+        let bucket = fifo(3, 3);
+        let tokens = bucket.try_take_many_owned(2).unwrap();
+        let mut first = queued(bucket.take_many_owned(3));
+        let second = queued(bucket.take_owned());
+        race(&bucket, |_| drop(tokens), |bucket| bucket.set_capacity(2).unwrap());
+        // All three may have come back before the shrink.
+        let first = match poll(&mut first) {
+            Poll::Pending => Some(first),
+            Poll::Ready(tokens) => {
+                drop(tokens.unwrap());
+                None
+            }
+        };
+        drop(second.wait().unwrap());
+        bucket.set_capacity(3).unwrap();
+        if let Some(first) = first {
+            drop(first.wait().unwrap());
+        }
+        settled(&bucket, 0, 0);
+    });
+}
+
+/// Guards `State::set_capacity`, which has the line served after a shrink if it has QUEUED and there are tokens: the head
+/// has to step aside.
+#[test]
+fn shrink_with_tokens_below_the_head() {
+    check(Some(3), || {
+        let bucket = fifo(4, 4);
+        let token = bucket.try_take_owned().unwrap();
+        let first = queued(bucket.take_many_owned(4));
+        race(&bucket, |bucket| bucket.set_capacity(3).unwrap(), |bucket| drop(bucket.take().wait().unwrap()));
+        drop(first);
+        drop(token);
+        settled(&bucket, 0, 0);
+    });
+}
+
+/// Guards `Desk::bring_back`, which puts those aside back to the front when the capacity has grown, and ASIDE, by which
+/// `State::set_capacity` knows that there are any.
+#[test]
+fn more_than_the_capacity_against_growth() {
+    check(None, || {
+        let bucket = fifo(2, 1);
+        race(&bucket, |bucket| bucket.set_capacity(2).unwrap(), |bucket| drop(bucket.take_many(2).wait().unwrap()));
+        settled(&bucket, 0, 0);
+    });
+}
+
+/// Guards `Desk::bring_back`, which keeps the order, and `State::show`, which has the line served if there are more tokens
+/// than the capacity.
+#[test]
+fn release_reaches_those_aside() {
+    check(None, || {
+        let bucket = fifo(3, 1);
+        let mut first = queued(bucket.take_many_owned(3));
+        let mut second = queued(bucket.take_many_owned(3));
+        race(&bucket, |bucket| bucket.try_release().unwrap(), |bucket| bucket.try_release().unwrap());
+        assert_eq!((bucket.available(), bucket.waiting()), (0, 1));
+        assert!(poll(&mut second).is_pending());
+        assert!(poll(&mut first).is_ready());
+        assert!(poll(&mut second).is_ready());
+        settled(&bucket, 0, 2);
+    });
+}
+
+/// Guards `Line::plan`, by which the server stays while its grants leave tokens.
+#[test]
+fn growth_for_two() {
+    check(Some(3), || {
+        let bucket = fifo(2, 0);
+        let first = queued(bucket.take_owned());
+        race(&bucket, |bucket| bucket.set_capacity(2).unwrap(), |bucket| bucket.take().wait().unwrap().forget());
+        first.wait().unwrap().forget();
+        settled(&bucket, 2, 0);
+    });
+}
+
+/// As `growth_for_two`, with three threads.
+#[test]
+fn two_takers_and_growth() {
+    check(Some(2), || {
+        let bucket = fifo(2, 0);
+        let first = queued(bucket.take_owned());
+        race3(
+            &bucket,
+            |bucket| bucket.set_capacity(2).unwrap(),
+            |_| first.wait().unwrap().forget(),
+            |bucket| bucket.take().wait().unwrap().forget(),
+        );
+        settled(&bucket, 2, 0);
+    });
+}
+
+/// Guards `Line::serve` against two resizes at once: the later one holds, and the grants fit.
+#[test]
+fn growth_against_shrink() {
+    check(None, || {
+        let bucket = fifo(2, 1);
+        let token = bucket.try_take_owned().unwrap();
+        let first = queued(bucket.take_owned());
+        race(&bucket, |bucket| bucket.set_capacity(2).unwrap(), |bucket| bucket.set_capacity(0).unwrap());
+        drop(token);
+        bucket.set_capacity(1).unwrap();
+        drop(first.wait().unwrap());
+        settled(&bucket, 0, 0);
+    });
+}
