@@ -36,7 +36,7 @@ pub fn check(bound: Option<usize>, scenario: impl Fn() + Sync + Send + 'static) 
     let scenario = Arc::new(scenario);
     FIRST.set((0, 1));
     loop {
-        explore(bound, Arc::clone(&scenario));
+        explore(bound, &scenario);
         let (first, racers) = FIRST.get();
         if first + 1 == racers {
             return;
@@ -46,7 +46,7 @@ pub fn check(bound: Option<usize>, scenario: impl Fn() + Sync + Send + 'static) 
 }
 
 #[cfg(loom)]
-fn explore(bound: Option<usize>, scenario: Arc<impl Fn() + Sync + Send + 'static>) {
+fn explore(bound: Option<usize>, scenario: &Arc<impl Fn() + Sync + Send + 'static>) {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Instant;
 
@@ -54,7 +54,7 @@ fn explore(bound: Option<usize>, scenario: Arc<impl Fn() + Sync + Send + 'static
     builder.preemption_bound = builder.preemption_bound.or(bound);
     let begin = Instant::now();
     let schedules = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&schedules);
+    let (count, scenario) = (Arc::clone(&schedules), Arc::clone(scenario));
     builder.check(move || {
         count.fetch_add(1, Ordering::Relaxed);
         scenario();
@@ -65,7 +65,7 @@ fn explore(bound: Option<usize>, scenario: Arc<impl Fn() + Sync + Send + 'static
 
 /// Runs `scenario` many times over.
 #[cfg(not(loom))]
-fn explore(_bound: Option<usize>, scenario: Arc<impl Fn() + Sync + Send + 'static>) {
+fn explore(_bound: Option<usize>, scenario: &Arc<impl Fn() + Sync + Send + 'static>) {
     assert!(
         std::env::var_os("TOKEN_BUCKET_LOOM").is_none(),
         "loom is wanted, but this was built without `--cfg loom`: is RUSTFLAGS set?"

@@ -88,11 +88,7 @@ fn grant_makes_room() {
     check(Some(3), || {
         let bucket = fifo(2, 1);
         let first = queued(bucket.take_many_owned(2));
-        race(
-            &bucket,
-            |bucket| bucket.release().wait().unwrap(),
-            |bucket| bucket.release().wait().unwrap(),
-        );
+        race(&bucket, |bucket| bucket.release().wait().unwrap(), |bucket| bucket.release().wait().unwrap());
         first.wait().unwrap().forget();
         settled(&bucket, 2, 2);
     });
