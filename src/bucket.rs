@@ -206,7 +206,11 @@ impl TokenBucket {
     /// [`TryTakeError::Empty`] and [`TryTakeError::Closed`]; the bucket is unchanged then.
     #[inline]
     pub fn try_take(&self) -> Result<Token<'_>, TryTakeError> {
-        self.try_take_many(1)
+        // Straight to the line, for every bucket can hold one.
+        match self.line.take(1) {
+            Ok(()) => Ok(Token::new(self, 1)),
+            Err(refused) => Err(self.cannot_take(1, refused)),
+        }
     }
 
     /// Takes `n` tokens if there are so many, as [`try_take`](Self::try_take).
@@ -246,7 +250,10 @@ impl TokenBucket {
     /// As for [`try_take`](Self::try_take).
     #[inline]
     pub fn try_take_owned(self: &Arc<Self>) -> Result<OwnedToken, TryTakeError> {
-        self.try_take_many_owned(1)
+        match self.line.take(1) {
+            Ok(()) => Ok(OwnedToken::new(Arc::clone(self), 1)),
+            Err(refused) => Err(self.cannot_take(1, refused)),
+        }
     }
 
     /// As [`try_take_many`](Self::try_take_many), with a guard that keeps the bucket alive.
