@@ -67,11 +67,11 @@ impl AtomicState {
         result
     }
 
-    /// Replaces exactly the word that the server has looked at.
-    pub(crate) fn replace(&self, seen: State, next: State) -> Result<(), State> {
-        // ORDERING: AcqRel, as in `replace_weak`; the server's grant stands between a return and a waiter.
-        // On failure Acquire, as in `load`.
-        self.0.compare_exchange(seen.bits(), next.bits(), Ordering::AcqRel, Ordering::Acquire).map(drop).map_err(State::from_bits)
+    /// Replaces exactly the word that the server has looked at; false if it is another one by now.
+    pub(crate) fn replace(&self, seen: State, next: State) -> bool {
+        // ORDERING: AcqRel, as in `replace_weak`: the server's grant stands between a return and a waiter. On failure
+        // Relaxed, as the word is looked at anew.
+        self.0.compare_exchange(seen.bits(), next.bits(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 }
 
@@ -111,18 +111,17 @@ impl AtomicPhase {
 
     /// `from → to`, if it stands there.
     pub(crate) fn change(&self, from: Phase, to: Phase) -> Result<(), Phase> {
-        // ORDERING: Release, with `load`; Acquire, so that a waiter that is back in the line is called by the waker
-        // that it has put there. On failure Relaxed: the other side has left, and nothing of its is read.
+        // ORDERING: Release, with `load`. Nothing is acquired, nor on failure: what goes with a phase is in a `Slot`.
         self.0
-            .compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Relaxed)
+            .compare_exchange(from as u8, to as u8, Ordering::Release, Ordering::Relaxed)
             .map(drop)
             .map_err(|phase| Phase::ALL[usize::from(phase)])
     }
 
     /// Leaves the line, and says where the waiter stood.
     pub(crate) fn leave(&self) -> Phase {
-        // ORDERING: Acquire, with the Release of `change`: a grant that is given back carries on what it brought.
-        Phase::ALL[usize::from(self.0.swap(Phase::Gone as u8, Ordering::Acquire))]
+        // ORDERING: Relaxed: a grant that is given back goes through the word, which has the rest.
+        Phase::ALL[usize::from(self.0.swap(Phase::Gone as u8, Ordering::Relaxed))]
     }
 }
 

@@ -357,22 +357,18 @@ impl Line {
                 if seen.is_closed() { self.dismiss(seen, &mut desk, &mut wakes) } else { self.plan(seen, &mut desk, &mut wakes) };
             // Back it goes, for the next server may come as soon as the word says that this one rests.
             desk.close();
-            match self.word.replace(seen, plan.next) {
-                Ok(()) => {
-                    if let Some(waiter) = plan.grant {
-                        self.hand_over(&waiter, plan.rests, &mut wakes);
-                    }
-                    if plan.rests {
-                        return;
-                    }
+            let done = self.word.replace(seen, plan.next);
+            match plan.grant {
+                Some(waiter) if done => self.hand_over(&waiter, plan.rests, &mut wakes),
+                Some(waiter) => {
+                    let mut desk = self.desk.open();
+                    desk.push_front(waiter);
+                    desk.close();
                 }
-                Err(_) => {
-                    if let Some(waiter) = plan.grant {
-                        let mut desk = self.desk.open();
-                        desk.push_front(waiter);
-                        desk.close();
-                    }
-                }
+                None => {}
+            }
+            if done && plan.rests {
+                return;
             }
         }
     }

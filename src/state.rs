@@ -253,11 +253,8 @@ impl State {
     pub(crate) fn enqueue_release(self, max: u32) -> Result<(Self, (Action, bool)), Refused> {
         match self.release(1, max) {
             Ok((state, action)) => Ok((state, (action, true))),
-            Err(Refused::NotNow) => {
-                // A server at work may be about to clear ROOM.
-                let again = if self.has(SERVING) { AGAIN } else { 0 };
-                Ok((Self(self.0 | ROOM | again), (Action::Nothing, false)))
-            }
+            // No AGAIN: a server clears ROOM only in a word with room, and the take that made the room sets AGAIN.
+            Err(Refused::NotNow) => Ok((Self(self.0 | ROOM), (Action::Nothing, false))),
             Err(refused) => Err(refused),
         }
     }

@@ -31,7 +31,15 @@ fn two_waiters_and_a_drop() {
         let token = bucket.try_take_owned().unwrap();
         let first = queued(bucket.take_owned());
         let second = queued(bucket.take_owned());
-        race3(&bucket, |_| drop(token), |_| drop(first.wait().unwrap()), |_| drop(second.wait().unwrap()));
+        race3(
+            &bucket,
+            |bucket| {
+                drop(token);
+                drop(bucket.try_take());
+            },
+            |_| drop(first.wait().unwrap()),
+            |_| drop(second.wait().unwrap()),
+        );
         settled(&bucket, 0, 0);
     });
 }

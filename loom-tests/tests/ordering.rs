@@ -141,7 +141,9 @@ fn grant_carries_on_what_was_before_the_drop() {
                 drop(two);
             },
             move |_| {
-                if poll(&mut first).is_ready() {
+                // Kept until then, for the drop of a token acquires as well.
+                let token = poll(&mut first);
+                if token.is_ready() {
                     assert_eq!(read.load(Relaxed), 1);
                 }
             },

@@ -154,7 +154,7 @@ table! {
     enqueue_release: |state| state.enqueue_release(MAX).map(|(state, (action, _))| (state, action)) => {
         "7/8" => "8/8",
         "8/8" => "8/8 ROOM",
-        "8/8 SERVING ROOM" => "8/8 SERVING AGAIN ROOM",
+        "8/8 SERVING" => "8/8 SERVING ROOM",
         "8/8 CLOSED" => "Closed",
         "7/8 CLOSED" => "Closed",
     }
