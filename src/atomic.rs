@@ -6,7 +6,7 @@
 //!   thread did before and acquires what every earlier change released (an unbroken chain of read-modify-writes is one
 //!   release sequence). A take therefore happens after the return, refill or resize that made its tokens available.
 //! * A waiter's phase carries that on from the server, who granted, to the waiter, who finds the grant.
-//! * The counters carry nothing. Whoever acts on one has ordered it by the word, as told at each use.
+//! * Counters carry no data. Whoever acts on one has ordered it by the word, as told at each.
 
 use crate::state::State;
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -125,7 +125,7 @@ impl AtomicPhase {
     }
 }
 
-/// A count that orders nothing.
+/// How many there are of something: a hint, or ordered by the word where a decision hangs on it.
 pub(crate) struct Count(AtomicUsize);
 
 impl Count {
@@ -135,18 +135,19 @@ impl Count {
         }
     }
 
-    // ORDERING: Relaxed for all three: a hint, or ordered by the word where a decision hangs on it.
+    // ORDERING: Relaxed to count one more, for the word tells of it afterwards. One less is released, and acquired by who
+    // reads the count: what that one did to the word before is seen then.
 
     pub(crate) fn add(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn sub(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Release);
     }
 
     pub(crate) fn get(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.0.load(Ordering::Acquire)
     }
 }
 

@@ -265,14 +265,14 @@ impl Line {
         let waker = waiter.take_waker();
         let was_taken_out = listener.discard();
         if matches!(phase, Phase::Waiting | Phase::Called) {
-            self.waiting.sub();
             if phase == Phase::Called {
                 self.patience.set(0);
             }
             // Still in the queue, it held up nobody. Else the server may have counted on it, or those behind it wait.
-            if was_taken_out {
-                self.act(self.word.change(|state| state.leave(self.is_fifo())));
-            }
+            let action = if was_taken_out { self.word.change(|state| state.leave(self.is_fifo())) } else { Action::Nothing };
+            // Only now: a server that has it in hand, and counts one less than there are, finds that the word has changed.
+            self.waiting.sub();
+            self.act(action);
         }
         drop(waker);
         phase == Phase::Granted
@@ -470,7 +470,7 @@ impl Line {
     }
 
     /// Whether there may be waiters other than `known` ones. Too often yes does no harm: the next server finds out. If it
-    /// is no because one of the known has just left, that one sets QUEUED when it does ([`State::leave`]).
+    /// is no because one of the known has just left, that one has changed the word before ([`Line::leave`]).
     fn others_wait(&self, desk: &mut OpenDesk<'_>, known: usize) -> bool {
         !desk.is_empty() || self.waiting.get() > known
     }

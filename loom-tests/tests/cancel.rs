@@ -30,6 +30,21 @@ fn cancel_grant_and_take() {
     });
 }
 
+/// Guards `State::leave`, which sets SHUT with QUEUED: one waits all along, so who comes now gets nothing.
+#[test]
+fn cancel_grant_and_newcomer() {
+    check(Some(2), || {
+        let bucket = fifo(1, 1);
+        let token = bucket.try_take_owned().unwrap();
+        let first = queued(bucket.take_owned());
+        let second = queued(bucket.take_owned());
+        let ((), (), barged) = race3(&bucket, |_| drop(token), |_| drop(first), |bucket| bucket.try_take().is_ok());
+        assert!(!barged, "somebody waits");
+        drop(second.wait().unwrap());
+        settled(&bucket, 0, 0);
+    });
+}
+
 /// Guards `State::revoke`, by which the server that goes on takes back a grant.
 #[test]
 fn cancel_against_two_grants() {
