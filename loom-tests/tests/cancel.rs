@@ -30,10 +30,11 @@ fn cancel_grant_and_take() {
     });
 }
 
-/// Guards `State::leave`, which sets SHUT with QUEUED: one waits all along, so who comes now gets nothing.
+/// Guards `Line::leave`, which tells the line before it is counted out, and `State::leave`, which sets SHUT with QUEUED: one
+/// waits all along, so who comes now gets nothing.
 #[test]
 fn cancel_grant_and_newcomer() {
-    check(Some(2), || {
+    check(Some(3), || {
         let bucket = fifo(1, 1);
         let token = bucket.try_take_owned().unwrap();
         let first = queued(bucket.take_owned());
