@@ -142,8 +142,8 @@ impl Count {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn sub(&self) {
-        self.0.fetch_sub(1, Ordering::Release);
+    pub(crate) fn sub(&self, n: usize) {
+        self.0.fetch_sub(n, Ordering::Release);
     }
 
     pub(crate) fn get(&self) -> usize {

@@ -9,7 +9,9 @@ use crate::error::Cause;
 use crate::line::Line;
 use crate::state::{self, Refused, State};
 use crate::sync::const_fn;
-use crate::{CapacityError, Closed, OwnedToken, Release, SetCapacityError, Take, TakeOwned, Token, TryReleaseError, TryTakeError};
+use crate::{
+    CapacityError, Closed, Idle, OwnedToken, Release, SetCapacityError, Take, TakeOwned, Token, TryReleaseError, TryTakeError,
+};
 
 /// A bucket of tokens whose capacity can be changed while it is used.
 ///
@@ -109,6 +111,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    #[inline]
     fn new(state: State, max: u32) -> Self {
         let count = |n: i64| usize::try_from(n).unwrap_or(0);
         Self {
@@ -381,7 +384,7 @@ impl TokenBucket {
     /// # drop(tokens);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    #[allow(clippy::missing_panics_doc, reason = "it never panics")]
+    #[inline]
     pub fn set_capacity(&self, capacity: usize) -> Result<Snapshot, SetCapacityError> {
         if capacity > self.max_capacity() {
             return Err(SetCapacityError::OutOfRange { requested: capacity, max_capacity: self.max_capacity() });
@@ -424,6 +427,7 @@ impl TokenBucket {
     }
 
     /// All of it at one instant.
+    #[inline]
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::new(self.line.state(), self.line.max())
     }
@@ -462,6 +466,30 @@ impl TokenBucket {
     #[allow(clippy::must_use_candidate, reason = "that it is closed now is what it is called for")]
     pub fn close_with(&self, cause: impl Into<alloc::boxed::Box<dyn core::error::Error + Send + Sync>>) -> bool {
         self.close_for(Some(Cause::new(AssertUnwindSafe(cause.into()))))
+    }
+
+    /// Waits until no token is out, that is, [`outstanding`](Self::outstanding) is 0: a future, which can also block a
+    /// thread ([`Idle::wait`]). It does not stop anybody from taking more; [close](Self::close) the bucket first for an orderly end.
+    ///
+    /// It is ready when there was such a moment since it was first polled. A [forgotten](Token::forget) token stays out until one is released in
+    /// its place.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use token_bucket::TokenBucket;
+    /// # futures::executor::block_on(async {
+    /// let bucket = TokenBucket::new(8, 8)?;
+    /// let token = bucket.try_take()?;
+    ///
+    /// bucket.close(); // nobody gets a token any more
+    /// let (_, ()) = futures::join!(bucket.idle(), async { drop(token) }); // those who have one are through
+    /// assert_eq!(bucket.outstanding(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn idle(&self) -> Idle<'_> {
+        Idle::new(self)
     }
 
     /// Whether the bucket was closed.

@@ -6,6 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::atomic::{Flag, Phase};
+use crate::few::Few;
 use crate::state::State;
 use crate::sync::{Slot, const_fn};
 use crate::waiter::Waiter;
@@ -47,6 +48,12 @@ impl Desk {
     }
 }
 
+impl Papers {
+    fn is_empty(&self) -> bool {
+        self.front.is_empty() && self.aside.is_empty()
+    }
+}
+
 impl OpenDesk<'_> {
     /// For something to be put on it.
     fn papers(&mut self) -> &mut Papers {
@@ -64,6 +71,20 @@ impl OpenDesk<'_> {
 
     pub(crate) fn push_front(&mut self, waiter: Arc<Waiter>) {
         self.papers().front.push_front(waiter);
+    }
+
+    /// Puts those to the back of the front who have just come from the queue.
+    pub(crate) fn push_back(&mut self, waiters: Vec<Arc<Waiter>>) {
+        if !waiters.is_empty() {
+            self.papers().front.extend(waiters);
+        }
+    }
+
+    /// Puts those back who were at the front, in order.
+    pub(crate) fn put_back(&mut self, waiters: Few<Arc<Waiter>>) {
+        for waiter in waiters.rest.into_iter().rev().chain(waiters.first) {
+            self.push_front(waiter);
+        }
     }
 
     /// Puts one aside who wants more than there can be.
@@ -93,18 +114,17 @@ impl OpenDesk<'_> {
     }
 
     pub(crate) fn is_empty(&mut self) -> bool {
-        self.stock().is_none_or(|papers| papers.front.is_empty() && papers.aside.is_empty())
+        self.stock().is_none_or(|papers| papers.is_empty())
     }
 
     pub(crate) fn has_aside(&mut self) -> bool {
         self.stock().is_some_and(|papers| !papers.aside.is_empty())
     }
 
-    /// Leaves the desk to the next server.
-    pub(crate) fn close(mut self) {
-        let is_empty = self.is_empty();
-        if let Some(papers) = self.papers {
-            self.desk.is_empty.set(is_empty);
+    /// Leaves the desk to the next server. If there is none, it can still be used.
+    pub(crate) fn close(&mut self) {
+        if let Some(papers) = self.papers.take() {
+            self.desk.is_empty.set(papers.is_empty());
             self.desk.papers.swap(Some(papers));
         }
     }

@@ -11,6 +11,8 @@ mod block;
 mod bucket;
 mod desk;
 mod error;
+mod few;
+mod idle;
 mod line;
 mod release;
 mod state;
@@ -23,6 +25,7 @@ pub use bucket::{Fairness, Snapshot, TokenBucket};
 #[cfg(feature = "std")]
 pub use error::WaitError;
 pub use error::{CapacityError, Closed, ReleaseError, SetCapacityError, TakeError, TryReleaseError, TryTakeError};
+pub use idle::Idle;
 pub use release::Release;
 pub use take::{Take, TakeOwned};
 pub use token::{OwnedToken, Token};

@@ -37,6 +37,7 @@ use event_listener::{Event, EventListener, Listener as _};
 use crate::Fairness;
 use crate::atomic::{AtomicState, Count, Patience, Phase};
 use crate::desk::{Desk, OpenDesk};
+use crate::few::Few;
 use crate::state::{Action, Refused, Rest, State};
 use crate::sync::{const_fn, limit};
 use crate::waiter::{self, Waiter, Wakes};
@@ -45,6 +46,8 @@ use crate::waiter::{self, Waiter, Wakes};
 pub(crate) const STRIKES: usize = limit(16, 2) as usize;
 /// How many returns of tokens a waiter that has been called may let pass before the next one is called as well.
 const PATIENCE: u32 = limit(256, 2);
+/// How many waiters are served at most by one step on the word.
+const BATCH: usize = limit(32, 2) as usize;
 
 pub(crate) struct Line {
     word: AtomicState,
@@ -54,6 +57,9 @@ pub(crate) struct Line {
     queue: Event,
     /// Where releasers line up while the bucket is full.
     room: Event,
+    /// Where those line up who wait for all tokens to be back, and how many they are.
+    whole: Event,
+    watching: Count,
     desk: Desk,
     /// Takers in the queue or on the desk.
     waiting: Count,
@@ -75,7 +81,7 @@ struct Taken<'a> {
 
 /// What the server is going to do, if the word is still the one that it looked at.
 struct Plan {
-    grant: Option<Arc<Waiter>>,
+    grants: Few<Arc<Waiter>>,
     next: State,
     rests: bool,
 }
@@ -89,6 +95,8 @@ impl Line {
                 fairness: Fairness::Fifo,
                 queue: Event::new(),
                 room: Event::new(),
+                whole: Event::new(),
+                watching: Count::new(),
                 desk: Desk::new(),
                 waiting: Count::new(),
                 patience: Patience::new(),
@@ -169,6 +177,7 @@ impl Line {
         Ok(())
     }
 
+    #[inline]
     pub(crate) fn set_capacity(&self, capacity: u32) -> Result<State, Refused> {
         let (action, state) = self.word.update(|state| {
             let (state, action) = state.set_capacity(capacity, self.max)?;
@@ -247,7 +256,7 @@ impl Line {
             Err(refused) => Err(refused),
             Ok(()) => {
                 waiter.phase.leave();
-                self.waiting.sub();
+                self.waiting.sub(1);
                 let taken = Taken { line: self, count: waiter.need };
                 // Tokens may have come that were left to this one.
                 self.act(self.word.change(State::call));
@@ -271,7 +280,7 @@ impl Line {
             // Still in the queue, it held up nobody. Else the server may have counted on it, or those behind it wait.
             let action = if was_taken_out { self.word.change(|state| state.leave(self.is_fifo())) } else { Action::Nothing };
             // Only now: a server that has it in hand, and counts one less than there are, finds that the word has changed.
-            self.waiting.sub();
+            self.waiting.sub(1);
             self.act(action);
         }
         drop(waker);
@@ -323,8 +332,37 @@ impl Line {
         drop(waker);
     }
 
+    // What waits for all tokens to be back.
+
+    /// Lines up for the moment when no token is out; `None` if that is now.
+    #[cold]
+    pub(crate) fn watch(&self, waker: &Waker) -> Option<Place> {
+        if self.state().is_whole() {
+            return None;
+        }
+        self.watching.add();
+        let place = Place::new(Waiter::new(0, waker), &self.whole);
+        // L3, with ASIDE for QUEUED.
+        if self.word.change(State::await_all) {
+            self.unwatch(place);
+            return None;
+        }
+        Some(place)
+    }
+
+    #[cold]
+    pub(crate) fn unwatch(&self, place: Place) {
+        let Place { waiter, listener } = place;
+        waiter.phase.leave();
+        let waker = waiter.take_waker();
+        listener.discard();
+        self.watching.sub(1);
+        drop(waker);
+    }
+
     // The server.
 
+    #[inline]
     pub(crate) fn act(&self, action: Action) {
         match action {
             Action::Nothing => {}
@@ -345,45 +383,50 @@ impl Line {
     #[cold]
     fn serve(&self) {
         // Declared first, dropped last: L5.
-        let mut wakes = Wakes::default();
+        let mut wakes = Wakes::new();
+        let mut desk = self.desk.open();
         loop {
             // From here on, AGAIN tells of what has changed since.
             let mut seen = self.word.load();
             if seen.is_changed() {
                 seen = self.word.change(|state| (state.attend(), state.attend()));
             }
-            let mut desk = self.desk.open();
             let plan =
                 if seen.is_closed() { self.dismiss(seen, &mut desk, &mut wakes) } else { self.plan(seen, &mut desk, &mut wakes) };
-            // Back it goes, for the next server may come as soon as the word says that this one rests.
-            desk.close();
-            let done = self.word.replace(seen, plan.next);
-            match plan.grant {
-                Some(waiter) if done => self.hand_over(&waiter, plan.rests, &mut wakes),
-                Some(waiter) => {
-                    let mut desk = self.desk.open();
-                    desk.push_front(waiter);
-                    desk.close();
-                }
-                None => {}
+            if plan.rests {
+                // Back it goes, for the next server may come as soon as the word says that this one rests.
+                desk.close();
             }
-            if done && plan.rests {
-                return;
+            if self.word.replace(seen, plan.next) {
+                self.hand_over(plan.grants, plan.rests, &mut wakes);
+                if plan.rests {
+                    return;
+                }
+            } else {
+                desk.put_back(plan.grants);
             }
         }
     }
 
-    /// Tells a waiter that it has its tokens. If it has left meanwhile, they go back.
-    fn hand_over(&self, waiter: &Waiter, rests: bool, wakes: &mut Wakes) {
-        match waiter.tell(Phase::Granted) {
+    /// Tells waiters that they have their tokens. Those of one that has left meanwhile go back.
+    fn hand_over(&self, grants: Few<Arc<Waiter>>, rests: bool, wakes: &mut Wakes) {
+        let (mut served, mut late) = (0, 0);
+        grants.for_each(|waiter| match waiter.tell(Phase::Granted) {
             Ok(waker) => {
-                self.waiting.sub();
+                served += 1;
                 wakes.push(waker);
             }
-            Err(_) if rests => {
-                self.give(waiter.need as usize);
+            Err(_) => late += waiter.need,
+        });
+        if served > 0 {
+            self.waiting.sub(served);
+        }
+        match late {
+            0 => {}
+            late if rests => {
+                self.give(late as usize);
             }
-            Err(_) => self.word.change(|state| (state.revoke(waiter.need, self.max), ())),
+            late => self.word.change(|state| (state.revoke(late, self.max), ())),
         }
     }
 
@@ -391,19 +434,24 @@ impl Line {
     fn plan(&self, seen: State, desk: &mut OpenDesk<'_>, wakes: &mut Wakes) -> Plan {
         let room = seen.has_releasers() && (seen.available() >= i64::from(self.max) || self.call_releaser(wakes));
         desk.bring_back(seen);
+        let mut left = seen;
+        let mut grants = Few::new();
         // Those who have been called, but for too long, keep their place.
         let mut late = Vec::new();
-        let (grant, queued, shut) = loop {
-            let Some(waiter) = self.candidate(seen, desk) else {
+        let (queued, shut) = loop {
+            if grants.len() == BATCH {
+                break (true, false);
+            }
+            let Some(waiter) = self.candidate(left, desk) else {
                 // With tokens in hand the whole line has been seen.
-                let queued = seen.available() <= 0 && self.others_wait(desk, 0);
-                break (None, queued || !late.is_empty(), queued && self.is_fifo());
+                let queued = left.available() <= 0 && self.others_wait(desk, grants.len());
+                break (queued || !late.is_empty(), queued && self.is_fifo());
             };
             match waiter.phase.load() {
                 Phase::Waiting => {}
                 Phase::Called if self.patience.is_left() => {
                     desk.push_front(waiter);
-                    break (None, true, false);
+                    break (true, false);
                 }
                 Phase::Called => {
                     late.push(waiter);
@@ -411,15 +459,16 @@ impl Line {
                 }
                 Phase::Granted | Phase::Closed | Phase::Gone => continue,
             }
-            if !seen.reaches(waiter.need) {
+            if !left.reaches(waiter.need) {
                 desk.put_aside(waiter);
                 continue;
             }
-            let fits = seen.available() >= i64::from(waiter.need);
+            let fits = left.available() >= i64::from(waiter.need);
             let is_first = self.is_fifo() || waiter.strikes.get() >= STRIKES;
             if fits && is_first {
-                let queued = self.others_wait(desk, 1) || !late.is_empty();
-                break (Some(waiter), queued, queued && self.is_fifo());
+                left = left.grant(waiter.need);
+                grants.push(waiter);
+                continue;
             }
             if fits {
                 // First this, then the phase: see `Patience`.
@@ -429,44 +478,56 @@ impl Line {
                     continue;
                 };
                 wakes.push(waker);
-            } else if seen.available() > 0 {
+            } else if left.available() > 0 {
                 waiter.strikes.add();
             }
             let shut = !fits && (self.is_fifo() || waiter.strikes.get() >= STRIKES);
             desk.push_front(waiter);
-            break (None, true, shut);
+            break (true, shut);
         };
-        for waiter in late.into_iter().rev() {
+        while let Some(waiter) = late.pop() {
             desk.push_front(waiter);
         }
-        let left = match &grant {
-            Some(waiter) => seen.grant(waiter.need),
-            None => seen,
-        };
-        // After a grant, tokens that are left may be for the next one, and the room that it made for a releaser.
-        let rests = grant.is_none() || (left.available() <= 0 && !room);
-        let rest = Rest { queued, shut, room, aside: desk.has_aside() };
-        Plan { grant, next: if rests { left.rest(rest) } else { left }, rests }
+        let watched = self.watching.get() > 0;
+        if watched && grants.len() == 0 {
+            self.call_watchers(seen, wakes);
+        }
+        // Grants may have made room for a releaser, and left all that there should be.
+        let rests = grants.len() == 0 || (grants.len() < BATCH && !room && !(watched && left.is_whole()));
+        let rest = Rest { queued, shut, room, aside: watched || desk.has_aside() };
+        Plan { grants, next: if rests { left.rest(rest) } else { left }, rests }
     }
 
     /// Sends everybody home.
     fn dismiss(&self, seen: State, desk: &mut OpenDesk<'_>, wakes: &mut Wakes) -> Plan {
-        let line = core::iter::from_fn(|| next_in(&self.queue));
+        let line = core::iter::from_fn(|| waiter::next(&self.queue));
         for waiter in desk.clear().chain(line) {
             if let Ok(waker) = waiter.tell(Phase::Closed) {
-                self.waiting.sub();
+                self.waiting.sub(1);
                 wakes.push(waker);
             }
         }
         if seen.has_releasers() {
             while self.call_releaser(wakes) {}
         }
-        Plan { grant: None, next: seen.rest(Rest::default()), rests: true }
+        let watched = self.watching.get() > 0;
+        if watched {
+            self.call_watchers(seen, wakes);
+        }
+        Plan { grants: Few::new(), next: seen.rest(Rest { aside: watched, ..Rest::default() }), rests: true }
     }
 
-    /// The next waiter: from the desk, or, as nobody is to be taken out of the queue in vain, from there if there are tokens.
-    fn candidate(&self, seen: State, desk: &mut OpenDesk<'_>) -> Option<Arc<Waiter>> {
-        desk.pop_front().or_else(|| if seen.available() > 0 { next_in(&self.queue) } else { None })
+    /// The next waiter: from the desk, or else from the queue. As nobody is to be taken out of that in vain, no more than
+    /// there are tokens (or one, if it is only to be called).
+    fn candidate(&self, left: State, desk: &mut OpenDesk<'_>) -> Option<Arc<Waiter>> {
+        desk.pop_front().or_else(|| match usize::try_from(left.available()) {
+            Err(_) | Ok(0) => None,
+            Ok(count) if count > 1 && self.is_fifo() => {
+                desk.push_back(waiter::next_few(&self.queue, count.min(BATCH)));
+                desk.pop_front()
+            }
+            Ok(_) => waiter::next(&self.queue),
+        })
     }
 
     /// Whether there may be waiters other than `known` ones. Too often yes does no harm: the next server finds out. If it
@@ -477,31 +538,26 @@ impl Line {
 
     /// Calls the first releaser in its line; false if there is none.
     fn call_releaser(&self, wakes: &mut Wakes) -> bool {
-        core::iter::from_fn(|| next_in(&self.room))
+        core::iter::from_fn(|| waiter::next(&self.room))
             .find_map(|waiter| waiter.tell(Phase::Called).ok())
             .map(|waker| wakes.push(waker))
             .is_some()
     }
-}
 
-/// The next waiter in the line at `event`. Those who have not quite lined up yet will do so again.
-fn next_in(event: &Event) -> Option<Arc<Waiter>> {
-    loop {
-        match waiter::next(event) {
-            (0, _) => return None,
-            (_, Some(waiter)) => return Some(waiter),
-            (_, None) => {}
+    /// Calls all who wait for all tokens to be back, if they are.
+    fn call_watchers(&self, seen: State, wakes: &mut Wakes) {
+        if seen.is_whole() {
+            for waiter in core::iter::from_fn(|| waiter::next(&self.whole)) {
+                wakes.push(waiter.tell(Phase::Called).ok().flatten());
+            }
         }
     }
 }
 
 impl Place {
     fn new(waiter: Arc<Waiter>, event: &Event) -> Self {
-        loop {
-            if let Some(listener) = waiter.listen(event) {
-                return Self { waiter, listener };
-            }
-        }
+        let (waiter, listener) = waiter.listen(event);
+        Self { waiter, listener }
     }
 
     /// Gives up the place of a waiter that has got its tokens: nothing but the listener is left to be cleared away.
@@ -510,7 +566,7 @@ impl Place {
         self.listener.discard();
     }
 
-    /// Whether a releaser still waits, then with `waker`. If not, it is to try again.
+    /// Whether one who is not to be granted anything still waits, then with `waker`. If not, it has been called.
     #[cold]
     pub(crate) fn waits(&self, waker: &Waker) -> bool {
         self.waiter.set_waker(waker);

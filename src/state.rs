@@ -23,7 +23,7 @@
 //! | SERVING | somebody, the *server*, is looking after the line and owns it              | whoever is to serve   | the server  |
 //! | AGAIN   | the line has changed while it was served: look again before leaving        | everybody else        | the server  |
 //! | ROOM    | a releaser may be waiting for room                                         | `enqueue_release`     | the server  |
-//! | ASIDE   | somebody waits for more than the capacity is, and holds up nobody          | the server            | the server  |
+//! | ASIDE   | somebody waits for more than the capacity is, or for all tokens to be back | the server, `await_all` | the server |
 //!
 //! Invariants, kept by every transition and checked by the property tests below:
 //!
@@ -32,7 +32,7 @@
 //! * **S3** CLOSED is never cleared, and nothing but a return of tokens changes a closed word's numbers.
 //! * **S4** AGAIN is set only while SERVING is.
 //! * **S5** Whatever could let a waiter on yields [`Action::Serve`] or [`Action::Call`], or leaves AGAIN to the server
-//!   that is at work: a return with QUEUED, a growth with ASIDE, a shrink or take with ROOM, a close.
+//!   that is at work: a return with QUEUED, a growth or the last return with ASIDE, a shrink or take with ROOM, a close.
 
 #![allow(
     clippy::cast_possible_truncation,
@@ -164,6 +164,11 @@ impl State {
         self.has(ROOM)
     }
 
+    /// Whether no token is out.
+    pub(crate) fn is_whole(self) -> bool {
+        self.available() >= i64::from(self.capacity())
+    }
+
     /// Whether a request for `n` can be served without growth: it is within the capacity, or even there.
     pub(crate) fn reaches(self, n: u32) -> bool {
         i64::from(n) <= i64::from(self.capacity()).max(self.available())
@@ -264,9 +269,16 @@ impl State {
         if self.has(ROOM) && self.available() < i64::from(max) { self.summon() } else { (self, Action::Nothing) }
     }
 
+    /// One waits for all tokens to be back: `available < capacity → ASIDE`. True if they are.
+    pub(crate) fn await_all(self) -> (Self, bool) {
+        let again = if self.has(SERVING) { AGAIN } else { 0 };
+        if self.is_whole() { (self, true) } else { (Self(self.0 | ASIDE | again), false) }
+    }
+
     // Resize and close.
 
     /// `capacity → c, available → min(available + (c - capacity), max)`.
+    #[inline]
     pub(crate) fn set_capacity(self, capacity: u32, max: u32) -> Result<(Self, Action), Refused> {
         if self.is_closed() {
             return Err(Refused::Closed);
@@ -295,7 +307,7 @@ impl State {
     /// Tokens have come; the line is to see them. Where newcomers may pass anyway, a waiter that is on its way will do.
     fn show(self) -> (Self, Action) {
         let available = self.available();
-        if self.has(ASIDE) && available > i64::from(self.capacity()) {
+        if self.has(ASIDE) && self.is_whole() {
             self.summon()
         } else if !self.has(QUEUED) || available <= 0 {
             (self, Action::Nothing)

@@ -61,25 +61,43 @@ impl<T> Slot<T> {
     }
 }
 
-/// Declares a module `$name` that catches the `$ty` which is posted while a closure runs on this thread.
+/// Declares a module `$name` that catches what of `$ty` is posted while a closure runs on this thread.
 #[cfg(all(feature = "std", not(loom)))]
 macro_rules! mailbox {
     ($name:ident, $ty:ty) => {
         mod $name {
+            use alloc::vec::Vec;
             use core::cell::Cell;
             use core::mem::ManuallyDrop;
 
+            // Empty but within `collect`. Without drop glue they also serve while their thread is torn down.
             std::thread_local! {
-                // Empty but within `collect`. Without drop glue it also serves while its thread is torn down.
-                static BOX: Cell<Option<ManuallyDrop<$ty>>> = const { Cell::new(None) };
+                static LAST: Cell<Option<ManuallyDrop<$ty>>> = const { Cell::new(None) };
+                static EARLIER: Cell<ManuallyDrop<Vec<$ty>>> = const { Cell::new(ManuallyDrop::new(Vec::new())) };
             }
 
             pub(super) fn post(letter: $ty) {
-                BOX.set(Some(ManuallyDrop::new(letter)));
+                if let Some(last) = LAST.replace(Some(ManuallyDrop::new(letter))) {
+                    let mut earlier = take_earlier();
+                    earlier.push(ManuallyDrop::into_inner(last));
+                    EARLIER.set(ManuallyDrop::new(earlier));
+                }
             }
 
+            /// Where no more than one is posted.
             pub(super) fn collect<R>(f: impl FnOnce() -> R) -> (R, Option<$ty>) {
-                (f(), BOX.take().map(ManuallyDrop::into_inner))
+                (f(), LAST.take().map(ManuallyDrop::into_inner))
+            }
+
+            pub(super) fn collect_all<R>(f: impl FnOnce() -> R) -> (R, Vec<$ty>) {
+                let (result, last) = collect(f);
+                let mut letters = take_earlier();
+                letters.extend(last);
+                (result, letters)
+            }
+
+            fn take_earlier() -> Vec<$ty> {
+                ManuallyDrop::into_inner(EARLIER.replace(ManuallyDrop::new(Vec::new())))
             }
         }
     };
@@ -88,18 +106,24 @@ macro_rules! mailbox {
 macro_rules! mailbox {
     ($name:ident, $ty:ty) => {
         mod $name {
-            use core::cell::Cell;
+            use alloc::vec::Vec;
+            use core::cell::RefCell;
 
             loom::thread_local! {
-                static BOX: Cell<Option<$ty>> = Cell::new(None);
+                static LETTERS: RefCell<Vec<$ty>> = RefCell::new(Vec::new());
             }
 
             pub(super) fn post(letter: $ty) {
-                BOX.with(|slot| slot.set(Some(letter)));
+                LETTERS.with(|letters| letters.borrow_mut().push(letter));
             }
 
             pub(super) fn collect<R>(f: impl FnOnce() -> R) -> (R, Option<$ty>) {
-                (f(), BOX.with(Cell::take))
+                let (result, mut letters) = collect_all(f);
+                (result, letters.pop())
+            }
+
+            pub(super) fn collect_all<R>(f: impl FnOnce() -> R) -> (R, Vec<$ty>) {
+                (f(), LETTERS.with(RefCell::take))
             }
         }
     };
@@ -108,23 +132,31 @@ macro_rules! mailbox {
 macro_rules! mailbox {
     ($name:ident, $ty:ty) => {
         mod $name {
+            use alloc::vec::Vec;
             use core::sync::atomic::{AtomicBool, Ordering};
             use crossbeam_utils::{Backoff, atomic::AtomicCell};
 
             // There are no thread-locals: one box for all, and one collector at a time.
             static COLLECTING: AtomicBool = AtomicBool::new(false);
-            static BOX: AtomicCell<Option<$ty>> = AtomicCell::new(None);
+            static LETTERS: AtomicCell<Vec<$ty>> = AtomicCell::new(Vec::new());
 
             pub(super) fn post(letter: $ty) {
-                BOX.store(Some(letter));
+                let mut letters = LETTERS.take();
+                letters.push(letter);
+                LETTERS.store(letters);
             }
 
             pub(super) fn collect<R>(f: impl FnOnce() -> R) -> (R, Option<$ty>) {
+                let (result, mut letters) = collect_all(f);
+                (result, letters.pop())
+            }
+
+            pub(super) fn collect_all<R>(f: impl FnOnce() -> R) -> (R, Vec<$ty>) {
                 let backoff = Backoff::new();
                 while COLLECTING.swap(true, Ordering::Acquire) {
                     backoff.spin();
                 }
-                let result = (f(), BOX.take());
+                let result = (f(), LETTERS.take());
                 COLLECTING.store(false, Ordering::Release);
                 result
             }

@@ -10,7 +10,7 @@ use core::task::{Context, Poll};
 use futures_core::future::FusedFuture;
 
 use crate::line::Place;
-use crate::state::Refused;
+use crate::state::{Action, Refused};
 use crate::{OwnedToken, TakeError, Token, TokenBucket};
 
 /// A request for tokens: what [`Take`] and [`TakeOwned`] have in common.
@@ -67,6 +67,9 @@ impl Request {
                 match line.enqueue(bucket.fitting(self.count), cx.waker()) {
                     Ok((place, action)) => {
                         self.stage = Stage::Queued(place);
+                        if action == Action::Nothing {
+                            return Poll::Pending;
+                        }
                         line.act(action);
                         true
                     }

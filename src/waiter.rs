@@ -7,13 +7,15 @@
 use alloc::sync::Arc;
 use alloc::task::Wake;
 use alloc::vec::Vec;
+use core::iter;
 use core::mem;
 use core::pin::Pin;
-use core::task::{Context, Poll, Waker};
+use core::task::{Context, Waker};
 
 use event_listener::{Event, EventListener, IntoNotification};
 
 use crate::atomic::{AtomicPhase, Count, Phase};
+use crate::few::Few;
 use crate::sync::{Slot, mailbox};
 
 mailbox!(mailbox, alloc::sync::Arc<super::Waiter>);
@@ -67,13 +69,19 @@ impl Waiter {
         self.waker.take()
     }
 
-    /// Lines up at `event`. `None` if it was notified before the notifier could know whom it notified.
-    pub(crate) fn listen(self: &Arc<Self>, event: &Event) -> Option<EventListener> {
-        let mut listener = event.listen();
-        let bridge = Waker::from(Arc::clone(self));
-        match Pin::new(&mut listener).poll(&mut Context::from_waker(&bridge)) {
-            Poll::Pending => Some(listener),
-            Poll::Ready(()) => None,
+    /// Lines up at `event`.
+    pub(crate) fn listen(mut self: Arc<Self>, event: &Event) -> (Arc<Self>, EventListener) {
+        loop {
+            let mut listener = event.listen();
+            let bridge = Waker::from(self);
+            let polled = Pin::new(&mut listener).poll(&mut Context::from_waker(&bridge));
+            // To wake it is to get the `Arc` back that it was made of, with no count to be changed.
+            let ((), waiter) = mailbox::collect(|| bridge.wake());
+            self = waiter.expect("it lies in the mailbox of the thread that woke it");
+            // Else it was notified before the notifier could know whom it notified.
+            if polled.is_pending() {
+                return (self, listener);
+            }
         }
     }
 }
@@ -84,38 +92,51 @@ impl Wake for Waiter {
     }
 }
 
-/// Takes the next one out of the line at `event`, first come, first out. The number is that of those who left it:
-/// one without a waiter had only just lined up, and tries again.
-pub(crate) fn next(event: &Event) -> (usize, Option<Arc<Waiter>>) {
-    mailbox::collect(|| event.notify(1.additional().relaxed()))
+/// Takes the next one out of the line at `event`, first come, first out. Whoever had only just lined up tries again.
+pub(crate) fn next(event: &Event) -> Option<Arc<Waiter>> {
+    loop {
+        match mailbox::collect(|| event.notify(1.additional().relaxed())) {
+            (0, _) => return None,
+            (_, Some(waiter)) => return Some(waiter),
+            (_, None) => {}
+        }
+    }
+}
+
+/// As [`next`], for at most `count`; none if there is none.
+pub(crate) fn next_few(event: &Event, count: usize) -> Vec<Arc<Waiter>> {
+    loop {
+        match mailbox::collect_all(|| event.notify(count.additional().relaxed())) {
+            (left, waiters) if left == 0 || !waiters.is_empty() => return waiters,
+            _ => {}
+        }
+    }
 }
 
 /// Wakers to be woken when it goes out of scope.
-#[derive(Default)]
-pub(crate) struct Wakes {
-    first: Option<Waker>,
-    others: Vec<Waker>,
-}
+pub(crate) struct Wakes(Few<Waker>);
 
 impl Wakes {
+    pub(crate) const fn new() -> Self {
+        Self(Few::new())
+    }
+
     pub(crate) fn push(&mut self, waker: Option<Waker>) {
-        if self.first.is_none() {
-            self.first = waker;
-        } else {
-            self.others.extend(waker);
+        if let Some(waker) = waker {
+            self.0.push(waker);
         }
     }
 }
 
 impl Drop for Wakes {
     fn drop(&mut self) {
-        if self.others.is_empty() {
-            if let Some(only) = self.first.take() {
-                only.wake();
-            }
-            return;
+        let Few { first, rest } = mem::replace(&mut self.0, Few::new());
+        let Some(first) = first else { return };
+        if rest.is_empty() {
+            first.wake();
+        } else {
+            wake_all(&mut iter::once(first).chain(rest));
         }
-        wake_all(&mut self.first.take().into_iter().chain(mem::take(&mut self.others)));
     }
 }
 

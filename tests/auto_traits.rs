@@ -14,8 +14,8 @@ use std::task::Waker;
 use futures::future::FusedFuture;
 use support::poll_with;
 use token_bucket::{
-    CapacityError, Closed, Fairness, OwnedToken, Release, ReleaseError, SetCapacityError, Snapshot, Take, TakeError, TakeOwned,
-    Token, TokenBucket, TryReleaseError, TryTakeError, WaitError,
+    CapacityError, Closed, Fairness, Idle, OwnedToken, Release, ReleaseError, SetCapacityError, Snapshot, Take, TakeError,
+    TakeOwned, Token, TokenBucket, TryReleaseError, TryTakeError, WaitError,
 };
 
 const fn shared<T: Send + Sync + Unpin + UnwindSafe + RefUnwindSafe + Debug>() {}
@@ -47,6 +47,7 @@ const _: () = {
     shared::<Take<'_>>();
     shared::<TakeOwned>();
     shared::<Release<'_>>();
+    shared::<Idle<'_>>();
 
     owned::<TokenBucket>();
     owned::<OwnedToken>();
@@ -70,6 +71,7 @@ const _: () = {
     future::<Take<'static>, Result<Token<'static>, TakeError>>();
     future::<TakeOwned, Result<OwnedToken, TakeError>>();
     future::<Release<'static>, Result<(), ReleaseError>>();
+    future::<Idle<'static>, ()>();
 };
 
 // A copy would be a token more.
@@ -79,6 +81,7 @@ assert_not! {
     Take<'static>: Clone;
     TakeOwned: Clone;
     Release<'static>: Clone;
+    Idle<'static>: Clone;
     TokenBucket: Clone;
 }
 
@@ -117,6 +120,7 @@ fn guards_and_futures_are_small() {
         ("Take", size_of::<Take<'_>>(), 6 * word),
         ("TakeOwned", size_of::<TakeOwned>(), 6 * word),
         ("Release", size_of::<Release<'_>>(), 5 * word),
+        ("Idle", size_of::<Idle<'_>>(), 5 * word),
         ("TakeError", size_of::<TakeError>(), 3 * word),
         ("WaitError", size_of::<WaitError<TakeError>>(), 4 * word),
     ] {

@@ -126,9 +126,11 @@ table! {
         // Newcomers may pass: perhaps somebody is on the way.
         "0/2 QUEUED" => "2/2 QUEUED ! Call",
         "0/2 QUEUED SERVING" => "2/2 QUEUED SERVING AGAIN",
-        // Those aside are reached by more tokens than the capacity only.
-        "0/2 ASIDE" => "2/2 ASIDE",
+        // Those aside wait for more tokens than the capacity, or for all to be back.
+        "0/3 ASIDE" => "2/3 ASIDE",
+        "0/2 ASIDE" => "2/2 SERVING ASIDE ! Serve",
         "1/2 ASIDE" => "3/2 SERVING ASIDE ! Serve",
+        "0/2 CLOSED ASIDE" => "2/2 CLOSED SERVING ASIDE ! Serve",
         "3/8 ROOM" => "5/8 ROOM",
     }
 
@@ -163,6 +165,15 @@ table! {
         "7/8 ROOM" => "7/8 SERVING ROOM ! Serve",
         "8/8 ROOM" => "8/8 ROOM",
         "7/8" => "7/8",
+    }
+
+    await_all: |state| sure((state.await_all().0, Action::Nothing)) => {
+        "1/2" => "1/2 ASIDE",
+        "-1/0" => "-1/0 ASIDE",
+        "1/2 CLOSED" => "1/2 CLOSED ASIDE",
+        "1/2 SERVING ASIDE" => "1/2 SERVING AGAIN ASIDE",
+        "2/2" => "2/2",
+        "3/2 SERVING" => "3/2 SERVING",
     }
 
     set_capacity_5: |state| state.set_capacity(5, MAX) => {
@@ -285,6 +296,7 @@ enum Step {
     SetCapacity(u32),
     Enqueue(bool),
     EnqueueRelease,
+    AwaitAll,
     Leave(bool),
     Serve { queued: bool, shut: bool, room: bool, aside: bool },
     Close,
@@ -298,7 +310,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (0..=MAX as usize).prop_map(Step::Release),
         3 => (0..=MAX).prop_map(Step::SetCapacity),
         2 => any::<bool>().prop_map(Step::Enqueue),
-        1 => Just(Step::EnqueueRelease),
+        2 => prop_oneof![Just(Step::EnqueueRelease), Just(Step::AwaitAll)],
         1 => any::<bool>().prop_map(Step::Leave),
         4 => any::<(bool, bool, bool, bool)>().prop_map(|(queued, shut, room, aside)| Step::Serve { queued, shut, room, aside }),
         1 => Just(Step::Close),
@@ -363,6 +375,7 @@ proptest! {
                     state.enqueue_release(MAX).ok().map(|(next, _)| next),
                     (!model.closed).then(|| model.add(1)),
                 ),
+                Step::AwaitAll => (Some(state.await_all().0), Some(model)),
                 Step::Leave(shut) => (Some(state.leave(shut).0), Some(model)),
                 Step::Serve { queued, shut, room, aside } if state.has(SERVING) => {
                     (Some(state.attend().rest(Rest { queued, shut, room, aside })), Some(model))
