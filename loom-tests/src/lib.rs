@@ -4,6 +4,8 @@
 //! the same scenarios with real threads. `LOOM_MAX_PREEMPTIONS=4 cargo loom` goes deeper than the scenarios ask for, and
 //! `cargo loom -- --nocapture 2>/dev/null` tells how many schedules there were.
 //!
+//! Every model finds a fault. They lie in `faults`, each a patch of one line in `src`, and `.ci/faults` plants them one by one.
+//!
 //! Two habits of loom shape the scenarios. It keeps one access for each atomic, so a load that another load follows is
 //! forgotten, and a change that comes later is not tried before it: hence [`race`] lets each of the racers run first.
 //! And it gives up on threads that can hinder each other for ever: here, one who lines up and a server who

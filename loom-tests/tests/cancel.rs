@@ -3,8 +3,7 @@
 use loom_tests::{barging, check, fifo, queued, race, race3, settled};
 
 /// Guards `Line::hand_over`, which gives the tokens back if the waiter has left, `Line::cancel`, which gives them back if
-/// it leaves with a grant, and `State::leave`, by which it sets QUEUED again: the server may have thought that the waiter
-/// was the last one.
+/// it leaves with a grant, and `Line::others_wait`, by which QUEUED stays for the next one.
 #[test]
 fn cancel_against_grant() {
     check(Some(4), || {
@@ -30,8 +29,7 @@ fn cancel_grant_and_take() {
     });
 }
 
-/// Guards `Line::leave`, which tells the line before it is counted out, and `State::leave`, which sets SHUT with QUEUED: one
-/// waits all along, so who comes now gets nothing.
+/// Guards `Line::leave`, which tells the line before it is counted out: one waits all along, so who comes now gets nothing.
 #[test]
 fn cancel_grant_and_newcomer() {
     check(Some(3), || {

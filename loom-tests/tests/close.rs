@@ -41,15 +41,22 @@ fn close_against_cancel() {
     });
 }
 
-/// Guards `State::close`, and `State::set_capacity`, which refuses from then on.
+/// Guards `State::set_capacity`, which refuses from the close on.
 #[test]
 fn close_against_growth() {
     check(Some(2), || {
         let bucket = fifo(1, 0);
-        let (grown, taken, _) =
-            race3(&bucket, |bucket| bucket.set_capacity(1).is_ok(), |bucket| bucket.take().wait().is_ok(), |bucket| bucket.close());
+        let (grown, taken, closed_with) = race3(
+            &bucket,
+            |bucket| bucket.set_capacity(1).is_ok(),
+            |bucket| bucket.take().wait().is_ok(),
+            |bucket| {
+                bucket.close();
+                bucket.capacity()
+            },
+        );
         assert!(grown || !taken);
-        assert_eq!(bucket.capacity(), usize::from(grown));
+        assert_eq!((bucket.capacity(), closed_with), (usize::from(grown), usize::from(grown)));
         settled(&bucket, 0, 0);
     });
 }
@@ -99,16 +106,15 @@ fn close_against_a_loser() {
 /// be seen, and the one before it does not come back to a closed bucket.
 #[test]
 fn close_against_two_takers() {
-    check(Some(1), || {
-        let bucket = fifo(1, 1);
-        let token = bucket.try_take_owned().unwrap();
-        race3(
+    check(Some(3), || {
+        let bucket = fifo(1, 0);
+        race(
             &bucket,
-            |bucket| drop(bucket.take().wait()),
-            |bucket| drop(bucket.take().wait()),
+            |bucket| bucket.take().wait().map(drop).unwrap_err(),
             |bucket| {
-                drop(token);
+                let second = queued(bucket.take());
                 bucket.close();
+                second.wait().map(drop).unwrap_err()
             },
         );
         settled(&bucket, 0, 0);

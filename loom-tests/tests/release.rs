@@ -94,7 +94,8 @@ fn grant_makes_room() {
     });
 }
 
-/// Guards `Line::plan`, which keeps ROOM while the bucket is full, and clears it if nobody waits for room.
+/// Guards `Line::plan`, which keeps ROOM while the bucket is full, and `Release`, which lines up again if it was called and
+/// comes too late.
 #[test]
 fn release_refill_and_take() {
     check(Some(2), || {

@@ -144,15 +144,22 @@ fn two_takers_and_growth() {
     });
 }
 
-/// Guards `Line::serve` against two resizes at once: the later one holds, and the grants fit.
+/// Guards `AtomicState::replace` against resizes under a grant: the last one holds, and what is granted fits.
 #[test]
 fn growth_against_shrink() {
     check(None, || {
         let bucket = fifo(2, 1);
         let token = bucket.try_take_owned().unwrap();
         let first = queued(bucket.take_owned());
-        race(&bucket, |bucket| bucket.set_capacity(2).unwrap(), |bucket| bucket.set_capacity(0).unwrap());
-        drop(token);
+        race(
+            &bucket,
+            |bucket| {
+                bucket.set_capacity(2).unwrap();
+                bucket.set_capacity(0).unwrap();
+            },
+            |_| drop(token),
+        );
+        assert_eq!(bucket.capacity(), 0);
         bucket.set_capacity(1).unwrap();
         drop(first.wait().unwrap());
         settled(&bucket, 0, 0);
