@@ -250,7 +250,7 @@ impl Line {
             Err(Refused::NotNow) => {
                 waiter.strikes.add();
                 waiter.return_to_line();
-                self.act(self.word.change(|state| state.leave(false)));
+                self.act(self.word.change(State::call));
                 if self.state().is_closed() { Err(Refused::Closed) } else { Err(Refused::NotNow) }
             }
             Err(refused) => Err(refused),
@@ -278,7 +278,7 @@ impl Line {
                 self.patience.set(0);
             }
             // Still in the queue, it held up nobody. Else the server may have counted on it, or those behind it wait.
-            let action = if was_taken_out { self.word.change(|state| state.leave(self.is_fifo())) } else { Action::Nothing };
+            let action = if was_taken_out { self.word.change(State::call) } else { Action::Nothing };
             // Only now: a server that has it in hand, and counts one less than there are, finds that the word has changed.
             self.waiting.sub(1);
             self.act(action);

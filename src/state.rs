@@ -212,16 +212,6 @@ impl State {
         Ok(if self.has(SERVING) || unseen { queued.summon() } else { (queued, Action::Nothing) })
     }
 
-    /// A waiter has left, or lost, that the server had already taken out of the queue, and may have counted on:
-    /// `→ QUEUED` again (and SHUT as in [`enqueue`](Self::enqueue)), and to be served if tokens are there.
-    pub(crate) fn leave(self, shut: bool) -> (Self, Action) {
-        if self.is_closed() {
-            return (self, Action::Nothing);
-        }
-        let queued = Self(self.0 | QUEUED | if shut { SHUT } else { 0 });
-        if self.has(SERVING) || self.available() > 0 { queued.summon() } else { (queued, Action::Nothing) }
-    }
-
     // Transitions of those who give back.
 
     /// [`give`](Self::give), where nobody has to hear of it and all fit.
@@ -318,7 +308,7 @@ impl State {
         }
     }
 
-    /// Nobody is on its way: the line is to be served if it has QUEUED and there are tokens.
+    /// Nobody is on its way, or not any more: the line is to be served if it has QUEUED and there are tokens.
     pub(crate) fn call(self) -> (Self, Action) {
         if self.has(QUEUED) && self.available() > 0 { self.summon() } else { (self, Action::Nothing) }
     }

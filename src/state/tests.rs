@@ -100,19 +100,6 @@ table! {
         "0/8 CLOSED" => "Closed",
     }
 
-    leave_in_a_fifo_bucket: |state| sure(state.leave(true)) => {
-        "0/8 QUEUED SHUT" => "0/8 QUEUED SHUT",
-        "0/8" => "0/8 QUEUED SHUT",
-        "1/8 QUEUED SHUT" => "1/8 QUEUED SHUT SERVING ! Serve",
-        "0/8 SERVING" => "0/8 QUEUED SHUT SERVING AGAIN",
-        "1/8 CLOSED" => "1/8 CLOSED",
-    }
-
-    leave_in_a_barging_bucket: |state| sure(state.leave(false)) => {
-        "0/8" => "0/8 QUEUED",
-        "1/8" => "1/8 QUEUED SERVING ! Serve",
-    }
-
     give_2: |state| sure(state.give(2, MAX)).map(|(state, (action, _))| (state, action)) => {
         "3/8" => "5/8",
         "-2/2" => "0/2",
@@ -211,6 +198,7 @@ table! {
         "0/8 QUEUED" => "0/8 QUEUED",
         "1/8" => "1/8",
         "1/8 QUEUED SERVING" => "1/8 QUEUED SERVING AGAIN",
+        "0/8 QUEUED SHUT SERVING" => "0/8 QUEUED SHUT SERVING",
     }
 
     attend: |state| sure((state.attend(), Action::Nothing)) => {
@@ -297,7 +285,7 @@ enum Step {
     Enqueue(bool),
     EnqueueRelease,
     AwaitAll,
-    Leave(bool),
+    Call,
     Serve { queued: bool, shut: bool, room: bool, aside: bool },
     Close,
 }
@@ -311,7 +299,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (0..=MAX).prop_map(Step::SetCapacity),
         2 => any::<bool>().prop_map(Step::Enqueue),
         2 => prop_oneof![Just(Step::EnqueueRelease), Just(Step::AwaitAll)],
-        1 => any::<bool>().prop_map(Step::Leave),
+        1 => Just(Step::Call),
         4 => any::<(bool, bool, bool, bool)>().prop_map(|(queued, shut, room, aside)| Step::Serve { queued, shut, room, aside }),
         1 => Just(Step::Close),
     ];
@@ -376,7 +364,7 @@ proptest! {
                     (!model.closed).then(|| model.add(1)),
                 ),
                 Step::AwaitAll => (Some(state.await_all().0), Some(model)),
-                Step::Leave(shut) => (Some(state.leave(shut).0), Some(model)),
+                Step::Call => (Some(state.call().0), Some(model)),
                 Step::Serve { queued, shut, room, aside } if state.has(SERVING) => {
                     (Some(state.attend().rest(Rest { queued, shut, room, aside })), Some(model))
                 }
