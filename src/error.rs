@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use core::error::Error;
 use core::fmt;
 use core::panic::AssertUnwindSafe;
+use core::time::Duration;
 
 /// What a bucket was closed for. Nothing is left half done in it by a panic of somebody else.
 pub(crate) type Cause = Arc<AssertUnwindSafe<Box<dyn Error + Send + Sync>>>;
@@ -74,6 +75,32 @@ impl fmt::Display for CapacityError {
 }
 
 impl Error for CapacityError {}
+
+/// Why a [`Refill`](crate::Refill) refused a rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RateError {
+    /// So many tokens in no time at all are no rate.
+    PeriodIsZero,
+    /// The time in which so many tokens are due is too long to be counted in nanoseconds.
+    PeriodTooLong {
+        /// The time that was asked for.
+        per: Duration,
+        /// What it can be at most: about 584 years.
+        limit: Duration,
+    },
+}
+
+impl fmt::Display for RateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PeriodIsZero => f.write_str("a rate needs a period above 0"),
+            Self::PeriodTooLong { per, limit } => write!(f, "period of {per:?} is above the limit of {limit:?}"),
+        }
+    }
+}
+
+impl Error for RateError {}
 
 /// Why no token was taken at once.
 #[derive(Clone, Debug)]

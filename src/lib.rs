@@ -14,6 +14,7 @@ mod error;
 mod few;
 mod idle;
 mod line;
+mod refill;
 mod release;
 mod state;
 mod sync;
@@ -24,8 +25,9 @@ mod waiter;
 pub use bucket::{Fairness, Snapshot, TokenBucket};
 #[cfg(feature = "std")]
 pub use error::WaitError;
-pub use error::{CapacityError, Closed, ReleaseError, SetCapacityError, TakeError, TryReleaseError, TryTakeError};
+pub use error::{CapacityError, Closed, RateError, ReleaseError, SetCapacityError, TakeError, TryReleaseError, TryTakeError};
 pub use idle::Idle;
+pub use refill::{Refill, Tick};
 pub use release::Release;
 pub use take::{Take, TakeOwned};
 pub use token::{OwnedToken, Token};

@@ -171,6 +171,12 @@ impl Line {
         fitted
     }
 
+    pub(crate) fn top_up(&self, n: usize) -> usize {
+        let (action, fitted) = self.word.change(|state| state.top_up(n));
+        self.act(action);
+        fitted
+    }
+
     pub(crate) fn release(&self, n: usize) -> Result<(), Refused> {
         let action = self.word.update(|state| state.release(n, self.max))?;
         self.act(action);

@@ -235,6 +235,14 @@ impl State {
         (state, (action, fitted as usize))
     }
 
+    /// `→ max(available, min(available + n, capacity))`; says how many fitted.
+    pub(crate) fn top_up(self, n: usize) -> (Self, (Action, usize)) {
+        let room = (i64::from(self.capacity()) - self.available()).max(0) as u64;
+        let fitted = room.min(n as u64) as usize;
+        // Nothing that fits is nothing to show.
+        if fitted == 0 { (self, (Action::Nothing, 0)) } else { self.give(fitted, MAX_CAPACITY) }
+    }
+
     /// `available + n ≤ max → available + n`, else refused.
     pub(crate) fn release(self, n: usize, max: u32) -> Result<(Self, Action), Refused> {
         if self.is_closed() {

@@ -14,8 +14,8 @@ use std::task::Waker;
 use futures::future::FusedFuture;
 use support::poll_with;
 use token_bucket::{
-    CapacityError, Closed, Fairness, Idle, OwnedToken, Release, ReleaseError, SetCapacityError, Snapshot, Take, TakeError,
-    TakeOwned, Token, TokenBucket, TryReleaseError, TryTakeError, WaitError,
+    CapacityError, Closed, Fairness, Idle, OwnedToken, RateError, Refill, Release, ReleaseError, SetCapacityError, Snapshot, Take,
+    TakeError, TakeOwned, Tick, Token, TokenBucket, TryReleaseError, TryTakeError, WaitError,
 };
 
 const fn shared<T: Send + Sync + Unpin + UnwindSafe + RefUnwindSafe + Debug>() {}
@@ -48,15 +48,19 @@ const _: () = {
     shared::<TakeOwned>();
     shared::<Release<'_>>();
     shared::<Idle<'_>>();
+    shared::<Refill>();
 
     owned::<TokenBucket>();
     owned::<OwnedToken>();
     owned::<TakeOwned>();
+    owned::<Refill>();
 
     value::<Fairness>();
     value::<Snapshot>();
+    value::<Tick>();
 
     error::<CapacityError>();
+    error::<RateError>();
     error::<Closed>();
     error::<TryTakeError>();
     error::<TakeError>();

@@ -4,6 +4,7 @@ extern crate std;
 
 use std::format;
 use std::string::String;
+use std::vec;
 use std::vec::Vec;
 
 use proptest::prelude::*;
@@ -131,6 +132,29 @@ table! {
         "3/8 CLOSED" => "5/8 CLOSED",
     }
 
+    top_up_2: |state| sure(state.top_up(2)).map(|(state, (action, _))| (state, action)) => {
+        "3/8" => "5/8",
+        "7/8" => "8/8",
+        "8/8" => "8/8",
+        "3/4" => "4/4",
+        // Releases have put more into it.
+        "5/4" => "5/4",
+        "3/8 CLOSED" => "5/8 CLOSED",
+        // What is owed comes first.
+        "-3/2" => "-1/2",
+        "-2/2 QUEUED SHUT" => "0/2 QUEUED SHUT",
+        "-1/2 QUEUED SHUT" => "1/2 QUEUED SHUT SERVING ! Serve",
+        "0/2 QUEUED SHUT SERVING" => "2/2 QUEUED SHUT SERVING AGAIN",
+        "0/2 QUEUED" => "2/2 QUEUED ! Call",
+        "0/2 QUEUED SERVING" => "2/2 QUEUED SERVING AGAIN",
+        // The line has seen what is there.
+        "2/2 QUEUED SHUT" => "2/2 QUEUED SHUT",
+        "2/2 QUEUED" => "2/2 QUEUED",
+        // It never reaches those aside.
+        "0/1 ASIDE" => "1/1 ASIDE",
+        "-1/0 ASIDE" => "0/0 ASIDE",
+    }
+
     release_2: |state| state.release(2, MAX) => {
         "6/8" => "8/8",
         "7/8" => "NotNow",
@@ -239,6 +263,15 @@ fn give_tells_how_many_fitted() {
 }
 
 #[test]
+fn top_up_tells_how_many_fitted() {
+    for (before, n, fitted) in
+        [("3/8", 2, 2), ("7/8", 2, 1), ("8/8", 2, 0), ("5/4", 2, 0), ("-8/0", usize::MAX, 8), ("0/8", 0, 0), ("0/8", 1 << 31, 8)]
+    {
+        assert_eq!(state(before).top_up(n).1.1, fitted, "{n} onto {before}");
+    }
+}
+
+#[test]
 fn only_the_first_close_closes() {
     assert!(state("3/8").close().1.1);
     assert!(!state("3/8 CLOSED").close().1.1);
@@ -280,6 +313,7 @@ enum Step {
     Take(u32),
     TakeUpTo(u32),
     Give(usize),
+    TopUp(usize),
     Release(usize),
     SetCapacity(u32),
     Enqueue(bool),
@@ -295,6 +329,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (1..=MAX).prop_map(Step::Take),
         2 => (1..=MAX).prop_map(Step::TakeUpTo),
         4 => (0..=20_usize).prop_map(Step::Give),
+        2 => (0..=20_usize).prop_map(Step::TopUp),
         2 => (0..=MAX as usize).prop_map(Step::Release),
         3 => (0..=MAX).prop_map(Step::SetCapacity),
         2 => any::<bool>().prop_map(Step::Enqueue),
@@ -347,6 +382,10 @@ proptest! {
                     (!model.closed && !shut && model.available > 0).then(|| model.add(-i64::from(n).min(model.available))),
                 ),
                 Step::Give(n) => (Some(state.give(n, MAX).0), Some(model.add(n as i64))),
+                Step::TopUp(n) => (
+                    Some(state.top_up(n).0),
+                    Some(Model { available: (model.available + n as i64).min(model.capacity).max(model.available), ..model }),
+                ),
                 Step::Release(n) => (
                     state.release(n, MAX).ok().map(|(next, _)| next),
                     (!model.closed && model.available + n as i64 <= i64::from(MAX)).then(|| model.add(n as i64)),
