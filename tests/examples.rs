@@ -1,4 +1,5 @@
-//! Runs the example `checksum` on files made for it, and checks what it prints.
+//! Runs the examples: `checksum` on files made for it, with a look at what it prints, and the others in their short form,
+//! in which they check what they claim.
 #![cfg(all(feature = "std", unix))]
 
 use std::collections::BTreeMap;
@@ -17,15 +18,19 @@ use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 /// Cargo puts the examples beside the directory of the tests.
-fn example() -> PathBuf {
+fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let path = test.parent().and_then(Path::parent).unwrap().join("examples/checksum");
+    let path = test.parent().and_then(Path::parent).unwrap().join("examples").join(name);
     assert!(path.exists(), "{} is missing: `cargo test` builds it, or `cargo build --examples`", path.display());
     path
 }
 
 fn checksum(dir: &Path) -> Command {
-    let mut command = Command::new(example());
+    command("checksum", dir)
+}
+
+fn command(name: &str, dir: &Path) -> Command {
+    let mut command = Command::new(example(name));
     command.current_dir(dir).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -256,4 +261,43 @@ fn bad_options_are_refused_with_a_reason() {
         assert_eq!((code, stdout), (2, Vec::new()), "{options:?}");
         assert!(stderr.starts_with("error: ") && stderr.contains(reason), "{options:?}: {stderr}");
     }
+}
+
+// The others.
+
+/// Runs the short form, which makes at least so many claims; with a picture if that is asked for, and without one if not.
+fn claims_hold(name: &str, claims: usize) {
+    let dir = TempDir::new().unwrap();
+    let (code, stdout, stderr) = run(command(name, dir.path()).args(["--short", "--svg=picture.svg"]));
+    let stdout = String::from_utf8(stdout).unwrap();
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    assert!(stdout.lines().filter(|line| line.starts_with("ok ")).count() >= claims, "{stdout}");
+    let picture = fs::read_to_string(dir.path().join("picture.svg")).unwrap();
+    assert!(picture.starts_with("<svg") && picture.trim_end().ends_with("</svg>"), "{picture}");
+    assert!((5_000..40_000).contains(&picture.len()), "{} bytes", picture.len());
+
+    let (code, help, _) = run(command(name, dir.path()).arg("--help"));
+    let help = String::from_utf8(help).unwrap();
+    assert_eq!(code, 0);
+    for option in ["--short", "--svg <PATH>", "Exit status"] {
+        assert!(help.contains(option), "{option} is not in {help}");
+    }
+    let files = fs::read_dir(dir.path()).unwrap().count();
+    assert_eq!(files, 1, "it left files behind");
+}
+
+/// Runs the short form in a way in which a claim cannot hold.
+fn claim_breaks(name: &str, option: &str, claim: &str) {
+    let dir = TempDir::new().unwrap();
+    let (code, stdout, stderr) = run(command(name, dir.path()).args(["--short", option]));
+    let stdout = String::from_utf8(stdout).unwrap();
+    assert_eq!(code, 1, "{stdout}{stderr}");
+    assert!(stdout.lines().any(|line| line.starts_with("BROKEN") && line.contains(claim)), "{stdout}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "it left files behind");
+}
+
+#[test]
+fn api_client_is_never_refused() {
+    claims_hold("api_client", 4);
+    claim_breaks("api_client", "--without-bucket", "were refused");
 }
