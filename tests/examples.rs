@@ -301,3 +301,9 @@ fn api_client_is_never_refused() {
     claims_hold("api_client", 4);
     claim_breaks("api_client", "--without-bucket", "were refused");
 }
+
+#[test]
+fn shaper_keeps_to_the_rates() {
+    claims_hold("shaper", 5);
+    claim_breaks("shaper", "--without-bucket", "than was due");
+}
