@@ -307,3 +307,9 @@ fn shaper_keeps_to_the_rates() {
     claims_hold("shaper", 5);
     claim_breaks("shaper", "--without-bucket", "than was due");
 }
+
+#[test]
+fn pool_opens_no_more_than_the_capacity() {
+    claims_hold("pool", 4);
+    claim_breaks("pool", "--without-bucket", "may be open");
+}
