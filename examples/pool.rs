@@ -9,7 +9,6 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use rusqlite::Connection;
-use support::{Chart, Claims, Common, Line, Progress, Result};
+use support::{Chart, Claims, Common, Progress, Result, Watch};
 use token_bucket::{OwnedToken, TokenBucket};
 
 const WORKERS: usize = 12;
@@ -43,11 +42,10 @@ struct Pool {
     shelf: Mutex<Shelf>,
 }
 
-#[derive(Default)]
 struct Shelf {
     idle: Vec<Counted>,
     in_use: usize,
-    log: Log,
+    watch: Watch,
 }
 
 /// A connection from a pool. Dropped, it goes back there, or is closed if there are too many.
@@ -61,7 +59,7 @@ struct Pooled {
 impl Pool {
     fn new(path: &Path, capacity: usize) -> Result<Arc<Self>> {
         let bucket = Arc::new(TokenBucket::new(1000, capacity)?);
-        let shelf = Mutex::new(Shelf { log: Log::new(capacity), ..Shelf::default() });
+        let shelf = Mutex::new(Shelf { idle: Vec::new(), in_use: 0, watch: Watch::new(capacity) });
         Ok(Arc::new(Self { path: path.to_owned(), bucket, shelf }))
     }
 
@@ -89,7 +87,7 @@ impl Pool {
     fn resize(&self, capacity: usize) -> Result<()> {
         let mut shelf = self.shelf.lock().unwrap();
         self.bucket.set_capacity(capacity)?;
-        shelf.log.resized(&self.bucket);
+        shelf.watch.resized(&self.bucket);
         shelf.trim(capacity);
         shelf.note(&self.bucket);
         Ok(())
@@ -102,7 +100,7 @@ impl Shelf {
     }
 
     fn note(&mut self, bucket: &TokenBucket) {
-        self.log.look(bucket, self.in_use, self.idle.len());
+        self.watch.look(bucket, self.in_use + self.idle.len());
     }
 }
 
@@ -152,9 +150,8 @@ fn main() -> Result<ExitCode> {
     let in_use = pool.bucket.outstanding();
     let shelf = pool.shelf.into_inner().unwrap();
     drop(shelf.idle);
-    let log = shelf.log;
     let mut claims = Claims::default();
-    claims.check(log.broken.is_none(), log.broken.as_deref().unwrap_or("never were more open than when they were handed out"));
+    shelf.watch.check(&mut claims, "connections were open");
     let [open, opened, most] = [OPEN.load(Ordering::SeqCst), OPENED.load(Ordering::SeqCst), MOST.load(Ordering::SeqCst)];
     let largest = CAPACITIES.into_iter().max().unwrap_or(0);
     claims.check(most <= largest, format_args!("{most} connections were open at most, and {largest} were allowed at most"));
@@ -167,12 +164,7 @@ fn main() -> Result<ExitCode> {
     );
 
     if let Some(path) = &options.common.svg {
-        let pick =
-            |number: fn(&[f64; 2]) -> f64| log.notes.iter().map(move |(&at, numbers)| (Duration::from_millis(at), number(numbers)));
-        let lines = vec![
-            Line::set("capacity", pick(|numbers| numbers[0]), end),
-            Line::set("open connections", pick(|numbers| numbers[1]), end),
-        ];
+        let lines = shelf.watch.lines("open connections", end);
         support::draw(path, "A pool that is resized while it is used", &[Chart { y: "connections", lines }])?;
     }
     Ok(claims.verdict())
@@ -211,7 +203,10 @@ fn work(pool: &Arc<Pool>, worker: usize, phase: Duration, without_bucket: bool) 
             }
         };
         pooled.connection().execute("INSERT INTO jobs VALUES (?1, ?2)", (i64::try_from(worker)?, job))?;
-        thread::sleep(times[(worker + usize::try_from(job)?) % times.len()]);
+        let time = times[(worker + usize::try_from(job)?) % times.len()];
+        thread::sleep(time);
+        drop(pooled);
+        thread::sleep(time / 2);
         job += 1;
     }
 }
@@ -240,45 +235,5 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         OPEN.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// What the pool has been, and whether that was right.
-///
-/// A connection that is handed out has a token, and no take brings the tokens that are out above the capacity in force. So no more
-/// connections are open than the *ceiling*: the capacity or, if that is more, the tokens that were out at the last look.
-struct Log {
-    start: Instant,
-    ceiling: usize,
-    broken: Option<String>,
-    /// Capacity and open connections: the last of each millisecond.
-    notes: BTreeMap<u64, [f64; 2]>,
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self::new(0)
-    }
-}
-
-impl Log {
-    fn new(ceiling: usize) -> Self {
-        Self { start: Instant::now(), ceiling, broken: None, notes: BTreeMap::new() }
-    }
-
-    fn resized(&mut self, bucket: &TokenBucket) {
-        let now = bucket.snapshot();
-        self.ceiling = now.capacity.max(now.outstanding);
-    }
-
-    #[allow(clippy::cast_precision_loss, reason = "small numbers")]
-    fn look(&mut self, bucket: &TokenBucket, in_use: usize, idle: usize) {
-        let now = bucket.snapshot();
-        if in_use + idle > self.ceiling {
-            self.broken.get_or_insert(format!("{in_use} in use, {idle} idle, but at most {} may be open: {now:?}", self.ceiling));
-        }
-        self.ceiling = now.capacity.max(now.outstanding);
-        let at = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.notes.insert(at, [now.capacity, in_use + idle].map(|number| number as f64));
     }
 }

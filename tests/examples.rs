@@ -311,5 +311,11 @@ fn shaper_keeps_to_the_rates() {
 #[test]
 fn pool_opens_no_more_than_the_capacity() {
     claims_hold("pool", 4);
-    claim_breaks("pool", "--without-bucket", "may be open");
+    claim_breaks("pool", "--without-bucket", "were allowed");
+}
+
+#[test]
+fn middleware_has_no_more_in_flight_than_the_limit() {
+    claims_hold("middleware", 4);
+    claim_breaks("middleware", "--without-bucket", "were allowed");
 }

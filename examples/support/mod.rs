@@ -1,6 +1,7 @@
 //! What the examples share: options, claims that are checked, and pictures.
 #![allow(dead_code, unreachable_pub, reason = "each example uses a part of it")]
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use plotters::prelude::*;
+use token_bucket::TokenBucket;
 
 pub type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
@@ -36,6 +38,63 @@ impl Claims {
 
     pub fn verdict(&self) -> ExitCode {
         if self.broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+const BIN: u64 = 10;
+
+/// Watches how many use what a bucket limits, to be called under one lock whenever they become more or less, and at every resize.
+///
+/// A take finds its token in the bucket, so it never brings the tokens that are out above the capacity in force. More are out only
+/// if a shrink came later. So from one look to the next, there are no more users than the *ceiling*: the capacity or, if
+/// that is more, the tokens that were out at the first look.
+pub struct Watch {
+    start: Instant,
+    ceiling: usize,
+    most: usize,
+    broken: Option<String>,
+    /// In each bin of milliseconds, the last capacity, the most users, and the last ones.
+    notes: BTreeMap<u64, [usize; 3]>,
+}
+
+impl Watch {
+    pub fn new(capacity: usize) -> Self {
+        Self { start: Instant::now(), ceiling: capacity, most: 0, broken: None, notes: BTreeMap::new() }
+    }
+
+    pub fn resized(&mut self, bucket: &TokenBucket) {
+        let now = bucket.snapshot();
+        self.ceiling = now.capacity.max(now.outstanding);
+    }
+
+    pub fn look(&mut self, bucket: &TokenBucket, users: usize) {
+        let now = bucket.snapshot();
+        if users > self.ceiling {
+            self.broken.get_or_insert(format!("there were {users}, but at most {} were allowed: {now:?}", self.ceiling));
+        }
+        self.ceiling = now.capacity.max(now.outstanding);
+        self.most = self.most.max(users);
+        let at = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let note = self.notes.entry(at / BIN * BIN).or_default();
+        *note = [now.capacity, note[1].max(users), users];
+    }
+
+    pub fn check(&self, claims: &mut Claims, users: &str) {
+        let Self { most, broken, .. } = self;
+        let broken = broken.as_deref().unwrap_or("never more than were allowed when they got their tokens");
+        claims.check(self.broken.is_none(), format_args!("{most} {users} at most; {broken}"));
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "small numbers")]
+    pub fn lines(&self, users: &'static str, end: Duration) -> Vec<Line> {
+        let point = |at, number: usize| (Duration::from_millis(at), number as f64);
+        let capacities = self.notes.iter().map(|(&at, note)| point(at, note[0]));
+        // Where nothing happens for a while, the last number of users stays.
+        let lasts = self.notes.iter().map(|(&at, note)| (at + BIN, note[2])).filter(|(at, _)| !self.notes.contains_key(at));
+        let mut numbers: Vec<_> = self.notes.iter().map(|(&at, note)| (at, note[1])).chain(lasts).collect();
+        numbers.sort_unstable();
+        let numbers = numbers.into_iter().map(|(at, number)| point(at, number));
+        vec![Line::set("capacity", capacities, end), Line::set(users, numbers, end)]
     }
 }
 
