@@ -319,3 +319,9 @@ fn middleware_has_no_more_in_flight_than_the_limit() {
     claims_hold("middleware", 4);
     claim_breaks("middleware", "--without-bucket", "were allowed");
 }
+
+#[test]
+fn adaptive_limits_follow_the_backend() {
+    claims_hold("adaptive", 16);
+    claim_breaks("adaptive", "--without-controller", "simulated");
+}

@@ -157,7 +157,7 @@ const COLOURS: [RGBColor; 4] = [RGBColor(200, 60, 40), RGBColor(40, 90, 170), RG
 
 /// Draws charts of numbers over seconds, one above the other.
 pub fn draw(path: &Path, title: &str, charts: &[Chart]) -> Result<()> {
-    let height = HEIGHT * u32::try_from(charts.len())? + 30;
+    let height = (HEIGHT - if charts.len() > 1 { 60 } else { 0 }) * u32::try_from(charts.len())? + 30;
     {
         let area = SVGBackend::new(path, (WIDTH, height)).into_drawing_area();
         area.fill(&WHITE)?;
