@@ -325,3 +325,9 @@ fn adaptive_limits_follow_the_backend() {
     claims_hold("adaptive", 16);
     claim_breaks("adaptive", "--without-controller", "simulated");
 }
+
+#[test]
+fn stream_ends_in_order() {
+    claims_hold("stream", 3);
+    claim_breaks("stream", "--without-bucket", "were allowed");
+}
