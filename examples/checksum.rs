@@ -7,6 +7,8 @@
 //! Whoever hashes a file holds a token. Meanwhile the bucket is resized, up and down, to 1 and to 0, and at every take and
 //! every resize the program checks what a bucket promises: see [`Audit`].
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -19,6 +21,7 @@ use clap::{CommandFactory as _, Parser, error::ErrorKind, value_parser};
 use indicatif::{HumanBytes, ProgressBar, ProgressState, ProgressStyle};
 use sha2::{Digest as _, Sha256};
 use smol::channel::{Receiver, Sender};
+use support::{Chart, Notes};
 use token_bucket::{Snapshot, TokenBucket};
 use walkdir::{DirEntry, WalkDir};
 
@@ -50,6 +53,9 @@ struct Options {
     /// Print checksums and errors only
     #[arg(long)]
     quiet: bool,
+    /// Draw what happened
+    #[arg(long, value_name = "PATH")]
+    svg: Option<PathBuf>,
 }
 
 /// What a bucket accepts is for the bucket to say.
@@ -71,7 +77,7 @@ fn main() -> ExitCode {
         Options::command().error(ErrorKind::ValueValidation, message).exit();
     }
     let start = Instant::now();
-    let run = Arc::new(Run::new(options.max_capacity));
+    let run = Arc::new(Run::new(options.max_capacity, options.svg.as_ref().map(|_| start)));
     let bar = progress_bar(&run, options.quiet);
     let mut output = Output { bar: &bar, files: 0, bytes: 0, errors: 0, is_open: true, is_terminal: io::stdout().is_terminal() };
     hash_all(&options, &run, &mut output);
@@ -79,6 +85,14 @@ fn main() -> ExitCode {
 
     let mut audit = run.audit.lock().unwrap();
     audit.close_books(&run.bucket);
+    if let Some(path) = &options.svg {
+        let lines = audit.notes.lines("files in flight", start.elapsed());
+        let chart = Chart { y: "files", lines };
+        if let Err(error) = support::draw(path, "Checksums through a bucket that is resized", &[chart]) {
+            say(&bar, format_args!("{}: {error}", path.display()));
+            return ExitCode::FAILURE;
+        }
+    }
     if !options.quiet {
         say(&bar, format_args!("{} files, {}, {:.1?}", output.files, HumanBytes(output.bytes), start.elapsed()));
         say(&bar, format_args!("{}", audit.summary()));
@@ -225,9 +239,9 @@ struct Run {
 }
 
 impl Run {
-    fn new(max_capacity: usize) -> Self {
+    fn new(max_capacity: usize, start: Option<Instant>) -> Self {
         let bucket = TokenBucket::new(max_capacity, max_capacity).expect("the option was checked");
-        let audit = Audit { capacity: max_capacity, ceiling: max_capacity, next_resize: 3, ..Audit::default() };
+        let audit = Audit { capacity: max_capacity, ceiling: max_capacity, next_resize: 3, start, ..Audit::default() };
         Self { bucket: Arc::new(bucket), audit: Mutex::new(audit) }
     }
 
@@ -287,6 +301,9 @@ struct Audit {
     /// The most files in flight, and the ceiling then.
     most: (usize, usize),
     largest_deficit: usize,
+    // For the picture.
+    notes: Notes,
+    start: Option<Instant>,
 }
 
 impl Audit {
@@ -309,6 +326,9 @@ impl Audit {
             self.broken.get_or_insert(format!("{in_flight} in flight, at most {ceiling} may be out of {capacity}: {now:?}"));
         }
         self.ceiling = now.outstanding.max(now.capacity);
+        if let Some(start) = self.start {
+            self.notes.note(start.elapsed(), now.capacity, in_flight);
+        }
         self.most = self.most.max((in_flight, self.ceiling));
         self.largest_deficit = self.largest_deficit.max(now.deficit);
     }

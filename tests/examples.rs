@@ -199,6 +199,18 @@ fn what_cannot_be_read_is_an_error_and_the_others_are_done() {
 }
 
 #[test]
+fn a_picture_is_drawn_if_asked_for() {
+    let dir = TempDir::new().unwrap();
+    make_files(dir.path());
+    let (code, _, stderr) = run(checksum(dir.path()).args(["--svg=picture.svg", "many"]));
+    assert_eq!(code, 0, "{stderr}");
+    is_picture(&dir.path().join("picture.svg"), 2_000);
+    let (code, _, stderr) = run(checksum(dir.path()).args(["--svg=none/of/these", "many"]));
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("none/of/these"), "{stderr}");
+}
+
+#[test]
 fn nothing_to_do_is_no_error() {
     let dir = TempDir::new().unwrap();
     let (code, stdout, _) = run(checksum(dir.path()).arg("."));
@@ -239,7 +251,9 @@ fn help_is_given() {
     let (code, stdout, _) = run(checksum(Path::new("/")).arg("--help"));
     let help = String::from_utf8(stdout).unwrap();
     assert_eq!(code, 0);
-    for option in ["--threads <N>", "--tasks <N>", "--max-capacity <N>", "--resize-every <MS>", "--quiet", "[PATH]..."] {
+    for option in
+        ["--threads <N>", "--tasks <N>", "--max-capacity <N>", "--resize-every <MS>", "--quiet", "--svg <PATH>", "[PATH]..."]
+    {
         assert!(help.contains(option), "{option} is not in {help}");
     }
 }
@@ -265,6 +279,12 @@ fn bad_options_are_refused_with_a_reason() {
 
 // The others.
 
+fn is_picture(path: &Path, smallest: usize) {
+    let picture = fs::read_to_string(path).unwrap();
+    assert!(picture.starts_with("<svg") && picture.trim_end().ends_with("</svg>"), "{picture}");
+    assert!((smallest..40_000).contains(&picture.len()), "{} bytes", picture.len());
+}
+
 /// Runs the short form, which makes at least so many claims; with a picture if that is asked for, and without one if not.
 fn claims_hold(name: &str, claims: usize) {
     let dir = TempDir::new().unwrap();
@@ -272,9 +292,7 @@ fn claims_hold(name: &str, claims: usize) {
     let stdout = String::from_utf8(stdout).unwrap();
     assert_eq!(code, 0, "{stdout}{stderr}");
     assert!(stdout.lines().filter(|line| line.starts_with("ok ")).count() >= claims, "{stdout}");
-    let picture = fs::read_to_string(dir.path().join("picture.svg")).unwrap();
-    assert!(picture.starts_with("<svg") && picture.trim_end().ends_with("</svg>"), "{picture}");
-    assert!((5_000..40_000).contains(&picture.len()), "{} bytes", picture.len());
+    is_picture(&dir.path().join("picture.svg"), 5_000);
 
     let (code, help, _) = run(command(name, dir.path()).arg("--help"));
     let help = String::from_utf8(help).unwrap();

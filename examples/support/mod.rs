@@ -53,13 +53,12 @@ pub struct Watch {
     ceiling: usize,
     most: usize,
     broken: Option<String>,
-    /// In each bin of milliseconds, the last capacity, the most users, and the last ones.
-    notes: BTreeMap<u64, [usize; 3]>,
+    notes: Notes,
 }
 
 impl Watch {
     pub fn new(capacity: usize) -> Self {
-        Self { start: Instant::now(), ceiling: capacity, most: 0, broken: None, notes: BTreeMap::new() }
+        Self { start: Instant::now(), ceiling: capacity, most: 0, broken: None, notes: Notes::default() }
     }
 
     pub fn resized(&mut self, bucket: &TokenBucket) {
@@ -74,9 +73,7 @@ impl Watch {
         }
         self.ceiling = now.capacity.max(now.outstanding);
         self.most = self.most.max(users);
-        let at = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let note = self.notes.entry(at / BIN * BIN).or_default();
-        *note = [now.capacity, note[1].max(users), users];
+        self.notes.note(self.start.elapsed(), now.capacity, users);
     }
 
     pub fn check(&self, claims: &mut Claims, users: &str) {
@@ -85,13 +82,29 @@ impl Watch {
         claims.check(self.broken.is_none(), format_args!("{most} {users} at most; {broken}"));
     }
 
+    pub fn lines(&self, users: &'static str, end: Duration) -> Vec<Line> {
+        self.notes.lines(users, end)
+    }
+}
+
+/// How many there were of what is limited: in each bin of milliseconds, the last capacity, the most users, and the last ones.
+#[derive(Default)]
+pub struct Notes(BTreeMap<u64, [usize; 3]>);
+
+impl Notes {
+    pub fn note(&mut self, at: Duration, capacity: usize, users: usize) {
+        let at = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
+        let note = self.0.entry(at / BIN * BIN).or_default();
+        *note = [capacity, note[1].max(users), users];
+    }
+
     #[allow(clippy::cast_precision_loss, reason = "small numbers")]
     pub fn lines(&self, users: &'static str, end: Duration) -> Vec<Line> {
         let point = |at, number: usize| (Duration::from_millis(at), number as f64);
-        let capacities = self.notes.iter().map(|(&at, note)| point(at, note[0]));
+        let capacities = self.0.iter().map(|(&at, note)| point(at, note[0]));
         // Where nothing happens for a while, the last number of users stays.
-        let lasts = self.notes.iter().map(|(&at, note)| (at + BIN, note[2])).filter(|(at, _)| !self.notes.contains_key(at));
-        let mut numbers: Vec<_> = self.notes.iter().map(|(&at, note)| (at, note[1])).chain(lasts).collect();
+        let lasts = self.0.iter().map(|(&at, note)| (at + BIN, note[2])).filter(|(at, _)| !self.0.contains_key(at));
+        let mut numbers: Vec<_> = self.0.iter().map(|(&at, note)| (at, note[1])).chain(lasts).collect();
         numbers.sort_unstable();
         let numbers = numbers.into_iter().map(|(at, number)| point(at, number));
         vec![Line::set("capacity", capacities, end), Line::set(users, numbers, end)]
