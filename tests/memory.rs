@@ -1,0 +1,444 @@
+//! What costs memory: nothing does that need not wait, and a wait gives back what it took.
+//!
+//! Allocations are counted for each thread apart, so the test harness does not count. `event-listener` allocates once for
+//! each `Event` at the first wait, and the bucket keeps that; so does a Barging bucket with its desk. Hence a wait is
+//! measured in a bucket where somebody has waited before, and that all is freed at the end in a test of its own.
+
+mod support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::task::Waker;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::{both, bucket, in_time, poll_with};
+use token_bucket::{Fairness, TokenBucket};
+
+both! {
+    what_does_not_wait_does_not_allocate,
+    a_refusal_does_not_allocate,
+    owned_forms_allocate_nothing_but_the_arc,
+    a_closed_bucket_refuses_without_allocating,
+    a_wait_allocates_twice,
+    a_wait_that_is_cancelled_leaves_nothing,
+    a_wait_that_is_closed_leaves_nothing,
+    a_wait_aside_leaves_nothing,
+    waits_aside_that_are_cancelled_do_not_pile_up,
+    a_wait_that_is_polled_often_allocates_twice,
+    a_release_that_waits_allocates_twice,
+    a_blocked_thread_allocates_three_times,
+    a_blocked_thread_that_gives_up_leaves_nothing,
+    a_crowd_leaves_nothing,
+    a_bucket_keeps_nothing_when_it_goes,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Use {
+    allocations: usize,
+    /// Allocated, less freed.
+    bytes: i64,
+}
+
+thread_local! {
+    static USE: Cell<Use> = const { Cell::new(Use { allocations: 0, bytes: 0 }) };
+}
+
+struct Counting;
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+fn count(allocations: usize, layout: Layout, sign: i64) {
+    let now = USE.get();
+    let bytes = sign * i64::try_from(layout.size()).unwrap_or(i64::MAX);
+    USE.set(Use { allocations: now.allocations + allocations, bytes: now.bytes + bytes });
+}
+
+// (`realloc` and `alloc_zeroed` come here by default.)
+#[allow(unsafe_code, reason = "an allocator cannot be written without")]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(1, layout, 1);
+        // SAFETY: as the caller of this has promised.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        count(0, layout, -1);
+        // SAFETY: as the caller of this has promised.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+/// What this thread uses for `f`.
+fn used<R>(f: impl FnOnce() -> R) -> (Use, R) {
+    let before = USE.get();
+    let result = black_box(f());
+    let after = USE.get();
+    (Use { allocations: after.allocations - before.allocations, bytes: after.bytes - before.bytes }, result)
+}
+
+#[track_caller]
+fn free<R>(what: &str, f: impl FnOnce() -> R) -> R {
+    let (used, result) = used(f);
+    assert_eq!(used, Use::default(), "{what}");
+    result
+}
+
+/// At most so many allocations, and nothing kept.
+#[track_caller]
+fn at_most<R>(most: usize, f: impl FnOnce() -> R) -> R {
+    let (used, result) = used(f);
+    assert!((1..=most).contains(&used.allocations), "{used:?}");
+    assert_eq!(used.bytes, 0, "{used:?}");
+    result
+}
+
+/// A bucket where each way to wait has been used before.
+fn worn(fairness: Fairness, capacity: usize) -> Arc<TokenBucket> {
+    let bucket = Arc::new(bucket(fairness, 0));
+    let waker = Waker::noop();
+    let mut takes = [1, 1, support::MAX].map(|n| bucket.take_many(n));
+    for take in &mut takes {
+        assert!(poll_with(take, waker).is_pending());
+    }
+    bucket.set_capacity(1).unwrap();
+    drop(takes);
+    bucket.set_capacity(support::MAX).unwrap();
+    let mut release = bucket.release();
+    assert!(poll_with(&mut release, waker).is_pending());
+    drop(release);
+    bucket.set_capacity(capacity).unwrap();
+    bucket
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(used(|| drop(black_box(Box::new(1_u64)))).0, Use { allocations: 1, bytes: 0 });
+    let (now, kept) = used(|| Box::new(1_u64));
+    assert_eq!(now, Use { allocations: 1, bytes: 8 });
+    assert_eq!(used(|| drop(kept)).0, Use { allocations: 0, bytes: -8 });
+}
+
+fn what_does_not_wait_does_not_allocate(fairness: Fairness) {
+    let new = free("new", || TokenBucket::new(support::MAX, 5).unwrap().with_fairness(fairness));
+    free("drop of a bucket", move || drop(new));
+    // In a new bucket, and in one where somebody has waited.
+    for bucket in [Arc::new(bucket(fairness, 5)), worn(fairness, 5)] {
+        let waker = Waker::noop();
+        let later = Instant::now() + Duration::from_secs(1);
+        free("try_take", || drop(bucket.try_take().unwrap()));
+        free("try_take_many", || drop(bucket.try_take_many(5).unwrap()));
+        free("try_take_up_to", || drop(bucket.try_take_up_to(9).unwrap()));
+        free("take", || assert!(poll_with(&mut bucket.take(), waker).is_ready()));
+        free("take_many", || assert!(poll_with(&mut bucket.take_many(3), waker).is_ready()));
+        free("a take that is not polled", || drop(bucket.take()));
+        free("wait", || drop(bucket.take().wait().unwrap()));
+        free("wait_timeout", || drop(bucket.take().wait_timeout(Duration::from_secs(1)).unwrap()));
+        free("wait_deadline", || drop(bucket.take().wait_deadline(later).unwrap()));
+        free("none", || {
+            drop(bucket.try_take_many(0).unwrap());
+            drop(bucket.try_take_up_to(0).unwrap());
+            drop(bucket.take_many(0).wait().unwrap());
+            bucket.try_release_many(0).unwrap();
+            assert_eq!(bucket.refill(0), 0);
+        });
+        free("forget, and a replacement", || {
+            bucket.try_take().unwrap().forget();
+            bucket.try_release().unwrap();
+        });
+        free("split and merge", || {
+            let mut tokens = bucket.try_take_many(4).unwrap();
+            let two = tokens.split(2).unwrap();
+            tokens.merge(two);
+        });
+        free("release", || {
+            bucket.release().wait().unwrap();
+            assert!(poll_with(&mut bucket.release(), waker).is_ready());
+            bucket.try_release_many(2).unwrap();
+            bucket.try_take_many(4).unwrap().forget();
+        });
+        free("refill", || assert_eq!(bucket.refill(1000), support::MAX - 5));
+        free("set_capacity", || {
+            for capacity in [0, support::MAX, 3, 5] {
+                assert_eq!(bucket.set_capacity(capacity).unwrap().capacity, capacity);
+            }
+        });
+        free("getters", || {
+            assert_eq!(bucket.snapshot().capacity, bucket.capacity());
+            let sum = bucket.available() + bucket.outstanding() + bucket.deficit() + bucket.waiting() + bucket.max_capacity();
+            black_box((sum, bucket.is_closed(), bucket.fairness()))
+        });
+        free("close", || assert!(bucket.close()));
+    }
+}
+
+fn a_refusal_does_not_allocate(fairness: Fairness) {
+    for bucket in [Arc::new(bucket(fairness, 0)), worn(fairness, 0)] {
+        let over = support::MAX + 1;
+        free("takes", || {
+            bucket.try_take().unwrap_err();
+            bucket.try_take_many(2).unwrap_err();
+            bucket.try_take_up_to(2).unwrap_err();
+            bucket.try_take_many(over).unwrap_err();
+            bucket.take_many(over).wait().unwrap_err();
+            assert!(poll_with(&mut bucket.take_many(over), Waker::noop()).is_ready());
+        });
+        free("set_capacity", || bucket.set_capacity(over).unwrap_err());
+        bucket.set_capacity(support::MAX).unwrap();
+        free("releases", || {
+            bucket.try_release().unwrap_err();
+            bucket.try_release_many(2).unwrap_err();
+            bucket.try_release_many(over).unwrap_err();
+            assert_eq!(bucket.refill(1), 0);
+        });
+    }
+}
+
+fn owned_forms_allocate_nothing_but_the_arc(fairness: Fairness) {
+    let (now, bucket) = used(|| Arc::new(bucket(fairness, 5)));
+    assert_eq!(now.allocations, 1);
+    free("try_take_owned", || drop(bucket.try_take_owned().unwrap()));
+    free("try_take_many_owned", || drop(bucket.try_take_many_owned(5).unwrap()));
+    free("take_owned", || assert!(poll_with(&mut bucket.take_owned(), Waker::noop()).is_ready()));
+    free("wait", || drop(bucket.take_many_owned(3).wait().unwrap()));
+    free("split and merge", || {
+        let mut tokens = bucket.try_take_many_owned(4).unwrap();
+        let two = tokens.split(2).unwrap();
+        tokens.merge(two);
+    });
+}
+
+fn a_closed_bucket_refuses_without_allocating(fairness: Fairness) {
+    let bucket = bucket(fairness, 5);
+    let held = bucket.try_take_many(2).unwrap();
+    assert!(bucket.close_with("for lunch"));
+    // Every error shares the cause.
+    free("calls", || {
+        bucket.try_take().unwrap_err();
+        bucket.take().wait().unwrap_err();
+        bucket.try_release().unwrap_err();
+        bucket.release().wait().unwrap_err();
+        bucket.set_capacity(1).unwrap_err();
+        assert!(!bucket.close());
+    });
+    free("a return", move || drop(held));
+}
+
+fn a_wait_allocates_twice(fairness: Fairness) {
+    for owned in [false, true] {
+        let bucket = worn(fairness, 1);
+        let waker = Waker::noop();
+        at_most(2, || {
+            let held = bucket.try_take().unwrap();
+            if owned {
+                let mut take = bucket.take_owned();
+                assert!(poll_with(&mut take, waker).is_pending());
+                // Who serves allocates nothing.
+                free("return", move || drop(held));
+                let (now, ready) = used(|| poll_with(&mut take, waker).is_ready());
+                assert_eq!((now.allocations, ready), (0, true));
+            } else {
+                let mut take = bucket.take();
+                assert!(poll_with(&mut take, waker).is_pending());
+                free("return", move || drop(held));
+                assert!(poll_with(&mut take, waker).is_ready());
+            }
+        });
+        assert_eq!((bucket.available(), bucket.waiting()), (1, 0));
+    }
+}
+
+fn a_wait_that_is_cancelled_leaves_nothing(fairness: Fairness) {
+    let bucket = worn(fairness, 1);
+    let waker = Waker::noop();
+    // Dropped in the queue, and after it was given tokens, or called.
+    for woken in [false, true] {
+        at_most(2, || {
+            let mut held = bucket.try_take().ok();
+            let mut take = bucket.take();
+            assert!(poll_with(&mut take, waker).is_pending());
+            if woken {
+                held = None;
+            }
+            drop((take, held));
+        });
+        assert_eq!((bucket.available(), bucket.waiting()), (1, 0));
+    }
+}
+
+fn a_wait_that_is_closed_leaves_nothing(fairness: Fairness) {
+    let bucket = worn(fairness, 0);
+    let waker = Waker::noop();
+    let full = worn(fairness, support::MAX);
+    at_most(4, || {
+        let mut take = bucket.take();
+        let mut release = full.release();
+        assert!(poll_with(&mut take, waker).is_pending());
+        assert!(poll_with(&mut release, waker).is_pending());
+        free("close", || assert!(bucket.close() && full.close()));
+        assert!(poll_with(&mut take, waker).is_ready());
+        assert!(poll_with(&mut release, waker).is_ready());
+    });
+}
+
+fn a_wait_aside_leaves_nothing(fairness: Fairness) {
+    let bucket = worn(fairness, 1);
+    let waker = Waker::noop();
+    for served in [true, false] {
+        at_most(2, || {
+            let mut take = bucket.take_many(3);
+            assert!(poll_with(&mut take, waker).is_pending());
+            if served {
+                bucket.set_capacity(3).unwrap();
+                assert!(poll_with(&mut take, waker).is_ready());
+            }
+            drop(take);
+            // What has left may lie on the desk until somebody looks.
+            bucket.set_capacity(3).unwrap();
+            bucket.set_capacity(1).unwrap();
+        });
+    }
+}
+
+/// What has left a paused or small bucket lies on its desk until there are more than a few.
+fn waits_aside_that_are_cancelled_do_not_pile_up(fairness: Fairness) {
+    let bucket = worn(fairness, 1);
+    let cancel = |times: usize| {
+        for _ in 0..times {
+            assert!(poll_with(&mut bucket.take_many(3), Waker::noop()).is_pending());
+        }
+    };
+    cancel(20);
+    let (now, ()) = used(|| cancel(2_000));
+    assert!(now.bytes < 1_000, "{now:?}");
+}
+
+/// Also if it is called, and loses, and is polled with another waker.
+fn a_wait_that_is_polled_often_allocates_twice(fairness: Fairness) {
+    let bucket = worn(fairness, 1);
+    let (_, other) = support::counting_waker();
+    at_most(2, || {
+        let mut held = bucket.try_take().ok();
+        let mut take = bucket.take();
+        for waker in [Waker::noop(), &other, &other, Waker::noop()] {
+            assert!(poll_with(&mut take, waker).is_pending());
+            if fairness == Fairness::Barging {
+                drop(held.take());
+                held = bucket.try_take().ok();
+            }
+        }
+    });
+}
+
+fn a_release_that_waits_allocates_twice(fairness: Fairness) {
+    let bucket = worn(fairness, support::MAX);
+    let waker = Waker::noop();
+    for served in [false, true] {
+        at_most(2, || {
+            let mut release = bucket.release();
+            assert!(poll_with(&mut release, waker).is_pending());
+            if served {
+                free("take", || bucket.try_take().unwrap().forget());
+                assert!(poll_with(&mut release, waker).is_ready());
+            }
+        });
+    }
+}
+
+/// Runs `wait` on a thread and `meanwhile` here when it waits, and adds up what they use.
+fn blocked(bucket: &TokenBucket, wait: impl FnOnce() + Send, meanwhile: impl FnOnce()) -> Use {
+    thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            // The runtime remembers the name of a thread when that is first asked for.
+            black_box(thread::current());
+            used(wait).0
+        });
+        while bucket.waiting() == 0 {
+            thread::yield_now();
+        }
+        let here = used(meanwhile).0;
+        let there = thread.join().unwrap();
+        Use { allocations: here.allocations + there.allocations, bytes: here.bytes + there.bytes }
+    })
+}
+
+fn a_blocked_thread_allocates_three_times(fairness: Fairness) {
+    in_time(move || {
+        let bucket = worn(fairness, 1);
+        let held = bucket.try_take().unwrap();
+        let now = blocked(&bucket, || drop(bucket.take().wait().unwrap()), || drop(held));
+        assert!((1..=3).contains(&now.allocations), "{now:?}");
+        assert_eq!(now.bytes, 0);
+    });
+}
+
+fn a_blocked_thread_that_gives_up_leaves_nothing(fairness: Fairness) {
+    in_time(move || {
+        let bucket = worn(fairness, 0);
+        let wait = || drop(bucket.take().wait_timeout(Duration::from_millis(20)).unwrap_err());
+        let now = blocked(&bucket, wait, || {});
+        assert!((1..=3).contains(&now.allocations), "{now:?}");
+        assert_eq!(now.bytes, 0);
+    });
+}
+
+/// Many at once: served, cancelled, and closed; what they are woken with, too, is given back.
+fn a_crowd_leaves_nothing(fairness: Fairness) {
+    const MANY: usize = 50;
+    let bucket = worn(fairness, 0);
+    let waker = Waker::noop();
+    let crowd = || {
+        let mut takes: Vec<_> = (0..MANY).map(|_| bucket.take()).collect();
+        for take in &mut takes {
+            assert!(poll_with(take, waker).is_pending());
+        }
+        takes
+    };
+    // The desk grows to its size.
+    drop(crowd());
+    for round in 0..3 {
+        let (now, ()) = used(|| {
+            let mut takes = crowd();
+            match round {
+                0 => {
+                    bucket.set_capacity(MANY).unwrap();
+                    takes.retain_mut(|take| poll_with(take, waker).is_pending());
+                    assert!(takes.is_empty());
+                    bucket.set_capacity(0).unwrap();
+                }
+                1 => {
+                    bucket.set_capacity(MANY / 2).unwrap();
+                    takes.drain(..).rev().for_each(drop);
+                    bucket.set_capacity(0).unwrap();
+                }
+                _ => assert!(bucket.close()),
+            }
+        });
+        assert_eq!(now.bytes, 0, "round {round}: {now:?}");
+        // And a few vectors.
+        assert!(now.allocations <= 2 * MANY + 10, "round {round}: {now:?}");
+        assert_eq!(bucket.waiting(), 0);
+    }
+}
+
+fn a_bucket_keeps_nothing_when_it_goes(fairness: Fairness) {
+    let (now, ()) = used(|| {
+        let bucket = worn(fairness, 2);
+        let waker = Waker::noop();
+        // Also while owned futures wait, which keep it alive.
+        let held = bucket.try_take_many_owned(2).unwrap();
+        let mut takes = [3, 2, 1].map(|n| bucket.take_many_owned(n));
+        for take in &mut takes {
+            assert!(poll_with(take, waker).is_pending());
+        }
+        drop(bucket);
+        drop(held);
+        drop(takes);
+    });
+    assert_eq!(now.bytes, 0, "{now:?}");
+    assert!(now.allocations > 6, "{now:?}");
+}
