@@ -1,8 +1,98 @@
-//! What differs between a normal build and one under loom, or between `std` and `no_std`. Nothing else in `src` says `cfg(loom)`.
+//! What differs between a normal build and one under loom, or between `std` and `no_std`. Nothing else in `src` says `cfg(loom)`,
+//! nor `cfg(token_bucket_chaos)`: a build whose threads stumble at every step, so that tests with real threads
+//! hit what is rare (`.ci/chaos`).
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, token_bucket_chaos)))]
 pub(crate) mod atomic {
     pub(crate) use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+}
+
+#[cfg(token_bucket_chaos)]
+pub(crate) mod atomic {
+    pub(crate) use core::sync::atomic::Ordering;
+
+    macro_rules! atomics {
+        ($($atomic:ident($value:ty),)*) => {$(
+            pub(crate) struct $atomic(core::sync::atomic::$atomic);
+
+            impl $atomic {
+                pub(crate) const fn new(value: $value) -> Self {
+                    Self(core::sync::atomic::$atomic::new(value))
+                }
+            }
+
+            /// Every access comes by here.
+            impl core::ops::Deref for $atomic {
+                type Target = core::sync::atomic::$atomic;
+
+                fn deref(&self) -> &Self::Target {
+                    super::chaos::stumble();
+                    &self.0
+                }
+            }
+        )*};
+    }
+    atomics! { AtomicBool(bool), AtomicU8(u8), AtomicU32(u32), AtomicU64(u64), AtomicUsize(usize), }
+}
+
+/// Threads that stumble. (It needs `std`.)
+#[cfg(token_bucket_chaos)]
+mod chaos {
+    use core::cell::Cell;
+    use core::sync::atomic::{AtomicU64, Ordering};
+    use core::time::Duration;
+    use std::sync::OnceLock;
+    use std::time::SystemTime;
+
+    std::thread_local! {
+        /// The thread's random number, and how seldom it stumbles: once in two to the power of this.
+        static THREAD: Cell<(u64, u32)> = const { Cell::new((0, 0)) };
+    }
+    static THREADS: AtomicU64 = AtomicU64::new(0);
+    static SEED: OnceLock<u64> = OnceLock::new();
+
+    /// From the environment, or by the clock.
+    fn seed() -> u64 {
+        let seed = match std::env::var("TOKEN_BUCKET_CHAOS") {
+            Ok(seed) => seed.parse().expect("TOKEN_BUCKET_CHAOS is a number"),
+            Err(_) => SystemTime::UNIX_EPOCH.elapsed().map_or(0, |now| u64::from(now.subsec_nanos())),
+        };
+        std::eprintln!("TOKEN_BUCKET_CHAOS={seed}");
+        seed
+    }
+
+    /// Every thread has its own numbers, and its own pace.
+    fn begin() -> (u64, u32) {
+        let thread = THREADS.fetch_add(1, Ordering::Relaxed) + 1;
+        let random = (SEED.get_or_init(seed) << 20 ^ thread).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        (random, 3 + (random >> 60) as u32 % 6)
+    }
+
+    /// Mostly nothing; else spins for a while, lets others run, or sleeps.
+    pub(super) fn stumble() {
+        let (mut random, seldom) = match THREAD.get() {
+            (0, _) => begin(),
+            thread => thread,
+        };
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        THREAD.set((random, seldom));
+        if (random >> 40) & ((1 << seldom) - 1) != 0 {
+            return;
+        }
+        match (random >> 32) % 16 {
+            0 => std::thread::sleep(Duration::from_micros(random >> 20 & 63)),
+            1..=6 => std::thread::yield_now(),
+            _ => (0..random >> 20 & 255).for_each(|_| core::hint::spin_loop()),
+        }
+    }
+
+    /// Once in a while.
+    pub(super) fn now_and_then() -> bool {
+        stumble();
+        (THREAD.get().0 >> 50) % 8 == 0
+    }
 }
 
 #[cfg(loom)]
@@ -49,6 +139,8 @@ impl<T> Slot<T> {
 
     #[cfg(not(loom))]
     pub(crate) fn swap(&self, value: Option<T>) -> Option<T> {
+        #[cfg(token_bucket_chaos)]
+        chaos::stumble();
         self.0.swap(value)
     }
     #[cfg(loom)]
@@ -59,6 +151,14 @@ impl<T> Slot<T> {
     pub(crate) fn take(&self) -> Option<T> {
         self.swap(None)
     }
+}
+
+/// Where [`mailbox`] uses an event.
+#[cfg(all(feature = "std", not(loom)))]
+#[inline]
+pub(crate) fn stumble() {
+    #[cfg(token_bucket_chaos)]
+    chaos::stumble();
 }
 
 /// Declares a module `$name` that catches what of `$ty` is posted while a closure runs on this thread.
@@ -77,6 +177,7 @@ macro_rules! mailbox {
             }
 
             pub(super) fn post(letter: $ty) {
+                crate::sync::stumble();
                 if let Some(last) = LAST.replace(Some(ManuallyDrop::new(letter))) {
                     let mut earlier = take_earlier();
                     earlier.push(ManuallyDrop::into_inner(last));
@@ -86,6 +187,7 @@ macro_rules! mailbox {
 
             /// Where no more than one is posted.
             pub(super) fn collect<R>(f: impl FnOnce() -> R) -> (R, Option<$ty>) {
+                crate::sync::stumble();
                 (f(), LAST.take().map(ManuallyDrop::into_inner))
             }
 
@@ -172,6 +274,11 @@ pub(crate) mod thread {
 
     /// Parks this thread, at the longest until `deadline`.
     pub(crate) fn park(deadline: Option<Instant>) {
+        // A park may end for no reason.
+        #[cfg(token_bucket_chaos)]
+        if super::chaos::now_and_then() {
+            return;
+        }
         match deadline {
             None => std::thread::park(),
             Some(deadline) => std::thread::park_timeout(deadline.saturating_duration_since(Instant::now())),

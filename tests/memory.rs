@@ -23,6 +23,7 @@ both! {
     owned_forms_allocate_nothing_but_the_arc,
     a_closed_bucket_refuses_without_allocating,
     a_wait_allocates_twice,
+    a_first_wait_allocates_little_more,
     a_wait_that_is_cancelled_leaves_nothing,
     a_wait_that_is_closed_leaves_nothing,
     a_wait_aside_leaves_nothing,
@@ -250,6 +251,19 @@ fn a_wait_allocates_twice(fairness: Fairness) {
         });
         assert_eq!((bucket.available(), bucket.waiting()), (1, 0));
     }
+}
+
+/// Once, for what the bucket keeps: the event, and the desk if somebody is called.
+fn a_first_wait_allocates_little_more(fairness: Fairness) {
+    let bucket = bucket(fairness, 1);
+    let (now, ()) = used(|| {
+        let held = bucket.try_take().unwrap();
+        let mut take = bucket.take();
+        assert!(poll_with(&mut take, Waker::noop()).is_pending());
+        drop(held);
+        assert!(poll_with(&mut take, Waker::noop()).is_ready());
+    });
+    assert!(now.allocations <= if fairness == Fairness::Fifo { 3 } else { 5 }, "{now:?}");
 }
 
 fn a_wait_that_is_cancelled_leaves_nothing(fairness: Fairness) {
