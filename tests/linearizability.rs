@@ -1,0 +1,439 @@
+//! Calls by several threads at once, and whether one after the other they could have had the same answers.
+//!
+//! Many short histories are recorded, as short ones can be checked and printed. `TOKEN_BUCKET_STRESS=100` records a
+//! hundred times as many; `.ci/chaos` makes calls overlap that would not.
+
+#[path = "support/spec.rs"]
+mod spec;
+mod support;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier, Mutex};
+use std::task::Poll;
+use std::thread;
+use std::time::Duration;
+
+use spec::{Answer, Call, Event, Id, Numbers};
+use support::{Task, both, in_time, task};
+use token_bucket::{Fairness, OwnedToken, TakeError, TakeOwned, TokenBucket, TryReleaseError, TryTakeError, WaitError};
+
+both! {
+    two_threads,
+    three_threads,
+    four_threads,
+    eight_threads,
+    three_threads_and_a_close,
+}
+
+/// A xorshift.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 33) % n
+    }
+
+    fn count(&mut self, n: u64) -> i64 {
+        i64::try_from(self.below(n)).unwrap()
+    }
+}
+
+fn size(n: i64) -> usize {
+    usize::try_from(n).unwrap()
+}
+
+struct Scene {
+    bucket: Arc<TokenBucket>,
+    clock: AtomicU64,
+    ids: AtomicU64,
+}
+
+/// What one thread has done, and what it holds.
+struct Actor {
+    scene: Arc<Scene>,
+    thread: usize,
+    events: Vec<Event>,
+    futures: VecDeque<(Id, Task<TakeOwned>)>,
+    tokens: Vec<OwnedToken>,
+}
+
+fn take_error(error: &TakeError) -> Answer {
+    assert!(matches!(error, TakeError::Closed(_)), "{error}");
+    Answer::Closed
+}
+
+impl Actor {
+    fn new(scene: &Arc<Scene>, thread: usize) -> Self {
+        Self { scene: Arc::clone(scene), thread, events: Vec::new(), futures: VecDeque::new(), tokens: Vec::new() }
+    }
+
+    fn record(&mut self, call: Call, f: impl FnOnce(&Arc<TokenBucket>) -> (Answer, Option<OwnedToken>)) -> Answer {
+        let scene = &*self.scene;
+        let from = scene.clock.fetch_add(1, Ordering::SeqCst) + 1;
+        let (answer, token) = f(&scene.bucket);
+        let to = scene.clock.fetch_add(1, Ordering::SeqCst) + 1;
+        self.events.push(Event { thread: self.thread, call, answer, from, to });
+        self.tokens.extend(token);
+        answer
+    }
+
+    fn id(&self) -> Id {
+        usize::try_from(self.scene.ids.fetch_add(1, Ordering::Relaxed)).unwrap()
+    }
+
+    fn take(&mut self, n: i64) {
+        let id = self.id();
+        self.poll(Call::Poll(id, n), id, task(self.scene.bucket.take_many_owned(size(n))));
+    }
+
+    /// Polls the one that has waited longest.
+    fn poll_again(&mut self) {
+        if let Some((id, take)) = self.futures.pop_front() {
+            self.poll(Call::PollAgain(id), id, take);
+        }
+    }
+
+    fn poll(&mut self, call: Call, id: Id, mut take: Task<TakeOwned>) {
+        let answer = self.record(call, |_| match take.poll() {
+            Poll::Pending => (Answer::NotNow, None),
+            Poll::Ready(Ok(token)) => (Answer::Done, Some(token)),
+            Poll::Ready(Err(error)) => (take_error(&error), None),
+        });
+        if answer == Answer::NotNow {
+            self.futures.push_back((id, take));
+        }
+    }
+
+    fn cancel(&mut self) {
+        if let Some((id, take)) = self.futures.pop_front() {
+            self.record(Call::Cancel(id), |_| {
+                drop(take);
+                (Answer::Done, None)
+            });
+        }
+    }
+
+    fn give_back(&mut self) {
+        if let Some(token) = self.tokens.pop() {
+            self.record(Call::Return(i64::try_from(token.count()).unwrap()), |_| {
+                drop(token);
+                (Answer::Done, None)
+            });
+        }
+    }
+
+    fn try_take(&mut self, n: i64, up_to: bool) {
+        self.record(if up_to { Call::TryTakeUpTo(n) } else { Call::TryTake(n) }, |bucket| {
+            // There is no owned form of the second one.
+            let taken = if up_to {
+                bucket.try_take_up_to(size(n)).map(|token| {
+                    let count = token.count();
+                    token.forget();
+                    (Answer::Count(i64::try_from(count).unwrap()), None)
+                })
+            } else {
+                bucket.try_take_many_owned(size(n)).map(|token| (Answer::Done, Some(token)))
+            };
+            taken.unwrap_or_else(|error| match error {
+                TryTakeError::Empty => (Answer::NotNow, None),
+                TryTakeError::Closed(_) => (Answer::Closed, None),
+                error => panic!("{error}"),
+            })
+        });
+    }
+
+    fn wait(&mut self, n: i64, timeout: Duration) {
+        let id = self.id();
+        self.record(Call::Wait(id, n), |bucket| match bucket.take_many_owned(size(n)).wait_timeout(timeout) {
+            Ok(token) => (Answer::Done, Some(token)),
+            Err(WaitError::TimedOut) => (Answer::NotNow, None),
+            Err(WaitError::Failed(error)) => (take_error(&error), None),
+            Err(error) => panic!("{error}"),
+        });
+    }
+
+    fn wait_for_room(&mut self, timeout: Duration) {
+        self.record(Call::WaitForRoom, |bucket| {
+            let answer = match bucket.release().wait_timeout(timeout) {
+                Ok(()) => Answer::Done,
+                Err(WaitError::TimedOut) => Answer::NotNow,
+                Err(_) => Answer::Closed,
+            };
+            (answer, None)
+        });
+    }
+
+    fn try_release(&mut self, n: i64) {
+        self.record(Call::TryRelease(n), |bucket| {
+            let answer = match bucket.try_release_many(size(n)) {
+                Ok(()) => Answer::Done,
+                Err(TryReleaseError::Full) => Answer::NotNow,
+                Err(TryReleaseError::Closed(_)) => Answer::Closed,
+                Err(error) => panic!("{error}"),
+            };
+            (answer, None)
+        });
+    }
+
+    fn refill(&mut self, n: i64) {
+        self.record(Call::Refill(n), |bucket| (Answer::Count(i64::try_from(bucket.refill(size(n))).unwrap()), None));
+    }
+
+    fn set_capacity(&mut self, capacity: i64) {
+        self.record(Call::SetCapacity(capacity), |bucket| {
+            let answer = bucket.set_capacity(size(capacity)).map_or(Answer::Closed, |now| Answer::Numbers(now.into()));
+            (answer, None)
+        });
+    }
+
+    fn snapshot(&mut self) {
+        self.record(Call::Snapshot, |bucket| (Answer::Numbers(bucket.snapshot().into()), None));
+    }
+
+    fn close(&mut self) {
+        self.record(Call::Close, |bucket| (Answer::WasFirst(bucket.close()), None));
+    }
+
+    /// Does any one thing, or nothing if there is nothing to do it to.
+    fn act(&mut self, random: &mut Random) {
+        let timeout = Duration::from_micros(random.below(80));
+        let n = 1 + random.count(2) + i64::from(random.below(8) == 0);
+        match random.below(32) {
+            0..=3 => self.try_take(n, false),
+            4 => self.try_take(n, true),
+            5..=9 => self.take(n),
+            10..=13 => self.poll_again(),
+            14..=16 => self.cancel(),
+            17..=21 => self.give_back(),
+            22..=23 => self.wait(n, timeout),
+            24 => self.wait_for_room(timeout),
+            25 => self.try_release(n),
+            26 => self.refill(n),
+            27..=29 => self.set_capacity(random.count(4)),
+            _ => self.snapshot(),
+        }
+    }
+
+    /// When all is over: who waits is told of what it got, and all comes back.
+    fn clear_up(&mut self) {
+        self.snapshot();
+        while !self.tokens.is_empty() || !self.futures.is_empty() {
+            for _ in 0..self.futures.len() {
+                self.poll_again();
+            }
+            if self.tokens.is_empty() {
+                self.cancel();
+            }
+            self.give_back();
+        }
+        self.snapshot();
+    }
+}
+
+const MAX: i64 = 4;
+
+/// Records histories of `threads` that each do `calls` things at once, and checks them. Perhaps one of them closes the bucket.
+fn record(fairness: Fairness, threads: usize, calls: usize, may_close: bool) {
+    let times = std::env::var("TOKEN_BUCKET_STRESS").map_or(1, |times| times.parse().expect("TOKEN_BUCKET_STRESS is a number"));
+    for time in 0..times {
+        in_time(move || histories(fairness, threads, calls, may_close, time));
+    }
+}
+
+fn histories(fairness: Fairness, threads: usize, calls: usize, may_close: bool, time: u64) {
+    const HISTORIES: u64 = 200;
+    let scene = Mutex::new(None);
+    let ended = Mutex::new(Vec::new());
+    let barrier = Barrier::new(threads + 1);
+    let (mut wrong, mut waiting) = (None, 0);
+    thread::scope(|scope| {
+        for thread in 0..threads {
+            let (scene, ended, barrier) = (&scene, &ended, &barrier);
+            scope.spawn(move || {
+                let mut random =
+                    Random((time * 1000 + threads as u64 * 10 + thread as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+                for _ in 0..HISTORIES {
+                    barrier.wait();
+                    let scene = Option::clone(&scene.lock().unwrap()).expect("a scene is set");
+                    let mut actor = Actor::new(&scene, thread);
+                    barrier.wait();
+                    for _ in 0..calls {
+                        if may_close && random.below(12) == 0 {
+                            actor.close();
+                        } else {
+                            actor.act(&mut random);
+                        }
+                    }
+                    ended.lock().unwrap().push(actor);
+                    barrier.wait();
+                }
+            });
+        }
+        for history in 0..HISTORIES {
+            let capacity = i64::try_from(history % 4).unwrap();
+            let bucket = Arc::new(TokenBucket::new(size(MAX), size(capacity)).unwrap().with_fairness(fairness));
+            let now = Arc::new(Scene { bucket, clock: AtomicU64::new(0), ids: AtomicU64::new(0) });
+            *scene.lock().unwrap() = Some(Arc::clone(&now));
+            for _ in 0..3 {
+                barrier.wait();
+            }
+            let mut all = Actor::new(&now, threads);
+            for mut actor in ended.lock().unwrap().drain(..) {
+                all.events.append(&mut actor.events);
+                all.futures.append(&mut actor.futures);
+                all.tokens.append(&mut actor.tokens);
+            }
+            all.clear_up();
+            // Not yet a panic, for the threads wait at the barrier.
+            if let Err(told) = spec::check(fairness, MAX, capacity, &all.events) {
+                wrong = Some(told);
+            }
+            waiting += now.bucket.waiting();
+        }
+    });
+    if let Some(wrong) = wrong {
+        panic!("{wrong}");
+    }
+    assert_eq!(waiting, 0, "at the end of all histories");
+}
+
+fn two_threads(fairness: Fairness) {
+    record(fairness, 2, 6, false);
+}
+
+fn three_threads(fairness: Fairness) {
+    record(fairness, 3, 4, false);
+}
+
+fn four_threads(fairness: Fairness) {
+    record(fairness, 4, 3, false);
+}
+
+fn eight_threads(fairness: Fairness) {
+    record(fairness, 8, 2, false);
+}
+
+fn three_threads_and_a_close(fairness: Fairness) {
+    record(fairness, 3, 4, true);
+}
+
+// Can the check fail?
+
+fn numbers(capacity: i64, available: i64) -> Answer {
+    Answer::Numbers(Numbers { capacity, available, closed: false })
+}
+
+/// Checks a history of a bucket of one token: calls, answers, and when they begin and end.
+fn explains(fairness: Fairness, events: &[(Call, Answer, u64, u64)]) -> bool {
+    let event = |(thread, &(call, answer, from, to))| Event { thread, call, answer, from, to };
+    let events: Vec<_> = events.iter().enumerate().map(event).collect();
+    spec::check(fairness, MAX, 1, &events).is_ok()
+}
+
+#[test]
+fn right_histories_are_accepted() {
+    for fairness in [Fairness::Fifo, Fairness::Barging] {
+        for right in [
+            // One after the other.
+            &[
+                (Call::TryTake(1), Answer::Done, 1, 2),
+                (Call::Poll(1, 1), Answer::NotNow, 3, 4),
+                (Call::Return(1), Answer::Done, 5, 6),
+                (Call::PollAgain(1), Answer::Done, 7, 8),
+                (Call::Return(1), Answer::Done, 9, 10),
+                (Call::SetCapacity(3), numbers(3, 3), 11, 12),
+            ][..],
+            // The take that ended first came last.
+            &[
+                (Call::TryTake(1), Answer::Done, 1, 10),
+                (Call::Return(1), Answer::Done, 2, 9),
+                (Call::Poll(1, 1), Answer::Done, 3, 4),
+                (Call::Snapshot, numbers(1, 0), 11, 12),
+            ],
+            // Refused while another takes, who then gives back.
+            &[
+                (Call::Poll(1, 1), Answer::Done, 1, 5),
+                (Call::TryTake(1), Answer::NotNow, 2, 3),
+                (Call::Return(1), Answer::Done, 6, 7),
+                (Call::Close, Answer::WasFirst(true), 8, 9),
+                (Call::Wait(2, 1), Answer::Closed, 10, 11),
+            ],
+        ] {
+            assert!(explains(fairness, right), "{fairness:?}: {right:?}");
+        }
+    }
+    // The server is about to tell the waiter of its token, or to take the token of one who left back.
+    for right in [
+        &[
+            (Call::TryTake(1), Answer::Done, 1, 2),
+            (Call::Poll(1, 1), Answer::NotNow, 3, 4),
+            (Call::Return(1), Answer::Done, 5, 20),
+            (Call::Snapshot, numbers(1, 0), 6, 7),
+            (Call::PollAgain(1), Answer::NotNow, 8, 9),
+            (Call::TryTake(1), Answer::NotNow, 10, 11),
+            (Call::PollAgain(1), Answer::Done, 12, 13),
+        ][..],
+        &[
+            (Call::TryTake(1), Answer::Done, 1, 2),
+            (Call::Poll(1, 1), Answer::NotNow, 3, 4),
+            (Call::Return(1), Answer::Done, 5, 20),
+            (Call::Cancel(1), Answer::Done, 6, 7),
+            (Call::TryTake(1), Answer::NotNow, 8, 9),
+            (Call::Snapshot, numbers(1, 1), 21, 22),
+        ],
+    ] {
+        assert!(explains(Fairness::Fifo, right), "{right:?}");
+    }
+}
+
+#[test]
+fn wrong_histories_are_rejected() {
+    let took = (Call::TryTake(1), Answer::Done, 1, 2);
+    let waits = (Call::Poll(1, 1), Answer::NotNow, 3, 4);
+    let back = (Call::Return(1), Answer::Done, 10, 11);
+    for fairness in [Fairness::Fifo, Fairness::Barging] {
+        for wrong in [
+            // One token for two.
+            &[took, (Call::Poll(1, 1), Answer::Done, 1, 3)][..],
+            &[took, waits, back, (Call::TryTake(1), Answer::Done, 12, 20), (Call::PollAgain(1), Answer::Done, 13, 20)],
+            // A lost one, a made one.
+            &[took, back, (Call::Snapshot, numbers(1, 0), 12, 13)],
+            &[took, waits, (Call::Cancel(1), Answer::Done, 5, 6), back, (Call::TryTake(1), Answer::NotNow, 12, 13)],
+            &[took, waits, (Call::Cancel(1), Answer::Done, 5, 6), (Call::Snapshot, numbers(1, 1), 7, 8)],
+            &[
+                (Call::Poll(1, 2), Answer::NotNow, 1, 2),
+                (Call::Cancel(1), Answer::Done, 3, 4),
+                (Call::Snapshot, numbers(1, 2), 5, 6),
+            ],
+            // Refused, but there was one all the time.
+            &[(Call::Snapshot, numbers(1, 1), 1, 5), (Call::TryTake(1), Answer::NotNow, 2, 3)],
+            &[(Call::Refill(2), Answer::Count(2), 1, 5), (Call::TryTake(1), Answer::NotNow, 2, 3)],
+            &[(Call::TryRelease(1), Answer::NotNow, 1, 2)],
+            // A resize that takes effect late, or not by what it said.
+            &[(Call::SetCapacity(3), numbers(3, 3), 1, 2), (Call::Snapshot, numbers(1, 1), 3, 4)],
+            &[took, (Call::SetCapacity(0), numbers(0, 0), 3, 4)],
+            &[took, (Call::Refill(9), Answer::Count(3), 3, 4)],
+            // After the close, or before it.
+            &[(Call::Close, Answer::WasFirst(true), 1, 2), (Call::TryTake(1), Answer::Done, 3, 4)],
+            &[(Call::Close, Answer::WasFirst(true), 1, 3), (Call::Close, Answer::WasFirst(true), 2, 4)],
+            &[(Call::TryTake(1), Answer::Closed, 1, 2), (Call::Close, Answer::WasFirst(true), 3, 4)],
+            &[took, waits, (Call::Close, Answer::WasFirst(true), 5, 6), (Call::PollAgain(1), Answer::NotNow, 7, 8)],
+        ] {
+            assert!(!explains(fairness, wrong), "{fairness:?}: {wrong:?}");
+        }
+    }
+    for wrong in [
+        // Past one who waits, or before one who came first.
+        &[took, waits, back, (Call::TryTake(1), Answer::Done, 12, 13)][..],
+        &[took, waits, (Call::Poll(2, 1), Answer::NotNow, 5, 6), back, (Call::PollAgain(2), Answer::Done, 12, 13)],
+        // Nobody is served any more, but this one was not.
+        &[took, waits, back, (Call::PollAgain(1), Answer::NotNow, 12, 13)],
+        &[took, waits, back, (Call::Snapshot, numbers(1, 1), 12, 13)],
+    ] {
+        assert!(!explains(Fairness::Fifo, wrong), "{wrong:?}");
+    }
+}

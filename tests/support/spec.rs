@@ -1,0 +1,391 @@
+//! What a bucket may do when several threads call it: a sequential specification, and a search for an order of the calls
+//! that keeps to it and to real time (linearizability, after Wing and Gong).
+//!
+//! A call takes effect at one instant between its begin and its end, but for these, which the docs allow:
+//!
+//! * Whoever brings tokens serves the line on the spot, or leaves that to a server that is at work. So waiters are served
+//!   (in order) some time between two moments at which nothing is called, and each such moment finds all served.
+//! * A waiter may leave while it is being served. Then the server gives its tokens back, maybe after the waiter is gone.
+//! * While others serve, `try_take` may be refused although there is enough.
+//! * Who lines up while the bucket is closed may have been served in between, and gives the tokens back.
+//! * A waiter aside that a growth has made possible holds up newcomers from the time on when it was served.
+
+#![allow(unreachable_pub, reason = "it is a module of a test")]
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+
+use token_bucket::{Fairness, Snapshot};
+
+/// Names a future.
+pub type Id = usize;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    TryTake(i64),
+    TryTakeUpTo(i64),
+    /// The first poll of a future.
+    Poll(Id, i64),
+    /// Any later one.
+    PollAgain(Id),
+    /// A take that blocks, with a time-out.
+    Wait(Id, i64),
+    /// The drop of a future that was pending.
+    Cancel(Id),
+    /// The drop of a guard.
+    Return(i64),
+    TryRelease(i64),
+    /// A release of one that blocks, with a time-out.
+    WaitForRoom,
+    Refill(i64),
+    SetCapacity(i64),
+    Snapshot,
+    Close,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Done,
+    /// Empty, full, pending or timed out.
+    NotNow,
+    Closed,
+    Count(i64),
+    Numbers(Numbers),
+    WasFirst(bool),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numbers {
+    pub capacity: i64,
+    /// Below 0 by the deficit.
+    pub available: i64,
+    pub closed: bool,
+}
+
+impl From<Snapshot> for Numbers {
+    fn from(now: Snapshot) -> Self {
+        let int = |n: usize| i64::try_from(n).unwrap();
+        assert_eq!(int(now.outstanding), (int(now.capacity) - int(now.available) + int(now.deficit)).max(0), "{now:?}");
+        Self { capacity: int(now.capacity), available: int(now.available) - int(now.deficit), closed: now.closed }
+    }
+}
+
+/// A call, and when it began and ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Event {
+    pub thread: usize,
+    pub call: Call,
+    pub answer: Answer,
+    pub from: u64,
+    pub to: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Waiter {
+    id: Id,
+    n: i64,
+    /// Has it ever wanted more than there could be, since all were served?
+    aside: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Grant {
+    id: Id,
+    n: i64,
+    /// Does the waiter know of it? If not, a server is at it.
+    told: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(clippy::struct_excessive_bools, reason = "they are facts of their own")]
+struct State {
+    max: i64,
+    capacity: i64,
+    available: i64,
+    fifo: bool,
+    closed: bool,
+    /// Closed, and all who wait know it.
+    dismissed: bool,
+    line: Vec<Waiter>,
+    granted: Vec<Grant>,
+    /// Tokens for waiters that had gone; the server gives them back.
+    late: Vec<i64>,
+    /// Whether anybody has ever waited: then a server may be at work.
+    waited: bool,
+}
+
+impl State {
+    fn first(&self) -> Option<usize> {
+        self.line.iter().position(|waiter| waiter.n <= self.capacity.max(self.available))
+    }
+
+    fn give(&mut self, n: i64) {
+        self.available = (self.available + n).min(self.max);
+    }
+
+    /// To be called after each change.
+    fn put_aside(&mut self) {
+        let most = self.capacity.max(self.available);
+        for waiter in &mut self.line {
+            waiter.aside |= waiter.n > most;
+        }
+    }
+
+    fn knows(&self, id: Id) -> bool {
+        self.line.iter().any(|waiter| waiter.id == id) || self.granted.iter().any(|grant| grant.id == id)
+    }
+
+    fn line_up(&self, id: Id, n: i64) -> Option<Self> {
+        if self.closed || self.knows(id) {
+            return None;
+        }
+        let mut next = self.clone();
+        next.waited = true;
+        next.line.push(Waiter { id, n, aside: false });
+        Some(next)
+    }
+
+    /// The server gives the first one in the line its tokens.
+    fn serve(&self) -> Option<Self> {
+        if self.closed || !self.fifo {
+            return None;
+        }
+        let at = self.first()?;
+        if self.line[at].n > self.available {
+            return None;
+        }
+        let mut next = self.clone();
+        let Waiter { id, n, .. } = next.line.remove(at);
+        next.available -= n;
+        next.granted.push(Grant { id, n, told: false });
+        Some(next)
+    }
+
+    /// Nothing is being called: all is done that could be done.
+    fn settle(&mut self) {
+        for n in std::mem::take(&mut self.late) {
+            self.give(n);
+        }
+        while let Some(next) = self.serve() {
+            *self = next;
+        }
+        self.granted.iter_mut().for_each(|grant| grant.told = true);
+        self.line.iter_mut().for_each(|waiter| waiter.aside = false);
+        self.dismissed = self.closed;
+        self.put_aside();
+    }
+
+    /// Whether a newcomer may take `n`; `meanwhile` others may be serving.
+    fn may_take(&self, n: i64, meanwhile: bool) -> bool {
+        let shut = self.fifo && self.first().is_some_and(|at| !(self.line[at].aside && meanwhile));
+        !self.closed && self.available >= n && !shut
+    }
+
+    fn may_refuse(&self, n: i64, meanwhile: bool) -> bool {
+        let shut = self.fifo && (self.first().is_some() || (self.waited && meanwhile));
+        !self.closed && (self.available < n || shut)
+    }
+
+    fn numbers(&self) -> Numbers {
+        Numbers { capacity: self.capacity, available: self.available, closed: self.closed }
+    }
+
+    fn with(&self, change: impl FnOnce(&mut Self)) -> Vec<Self> {
+        let mut next = self.clone();
+        change(&mut next);
+        next.put_aside();
+        vec![next]
+    }
+
+    fn when(&self, may: bool, change: impl FnOnce(&mut Self)) -> Vec<Self> {
+        if may { self.with(change) } else { Vec::new() }
+    }
+
+    /// A waiter gets its answer.
+    fn ask(&self, id: Id, answer: Answer) -> Vec<Self> {
+        let waits = self.line.iter().position(|waiter| waiter.id == id);
+        let granted = self.granted.iter().position(|grant| grant.id == id);
+        match (answer, waits, granted) {
+            (Answer::Done, _, Some(_)) => self.with(|next| next.granted.retain(|grant| grant.id != id)),
+            (Answer::Done, Some(at), _) => {
+                // In a Barging bucket, it takes them itself.
+                let n = self.line[at].n;
+                self.when(!self.fifo && !self.closed && self.available >= n, |next| {
+                    next.line.remove(at);
+                    next.available -= n;
+                })
+            }
+            (Answer::NotNow, Some(_), _) => self.when(!self.dismissed, |_| {}),
+            (Answer::NotNow, _, Some(at)) => self.when(!self.granted[at].told, |_| {}),
+            (Answer::Closed, Some(_), _) => self.when(self.closed, |next| next.line.retain(|waiter| waiter.id != id)),
+            _ => Vec::new(),
+        }
+    }
+
+    fn cancel(&self, id: Id) -> Vec<Self> {
+        if self.line.iter().any(|waiter| waiter.id == id) {
+            return self.with(|next| next.line.retain(|waiter| waiter.id != id));
+        }
+        let Some(at) = self.granted.iter().position(|grant| grant.id == id) else { return Vec::new() };
+        let Grant { n, told, .. } = self.granted[at];
+        let mut next = self.with(|next| {
+            next.granted.remove(at);
+            next.give(n);
+        });
+        next.extend(self.when(!told, |next| {
+            next.granted.remove(at);
+            next.late.push(n);
+        }));
+        next
+    }
+
+    /// What can come of a call that gets this answer.
+    fn apply(&self, call: Call, answer: Answer, meanwhile: bool) -> Vec<Self> {
+        let closed = self.when(self.closed, |_| {});
+        match (call, answer) {
+            (Call::Poll(id, n) | Call::Wait(id, n), Answer::Done) if !self.knows(id) => {
+                self.when(self.may_take(n, meanwhile), |next| next.available -= n)
+            }
+            (Call::Poll(id, _) | Call::Wait(id, _), Answer::Closed) if !self.knows(id) => closed,
+            (Call::Wait(id, _), Answer::NotNow) | (Call::Cancel(id), Answer::Done) => self.cancel(id),
+            (Call::Poll(id, _) | Call::Wait(id, _), Answer::Closed) if self.closed => self.cancel(id),
+            (Call::Poll(id, _) | Call::Wait(id, _) | Call::PollAgain(id), answer) => self.ask(id, answer),
+            (Call::TryTake(n), Answer::Done) => self.when(self.may_take(n, meanwhile), |next| next.available -= n),
+            (Call::TryTake(n), Answer::NotNow) => self.when(self.may_refuse(n, meanwhile), |_| {}),
+            (Call::TryTakeUpTo(n), Answer::Count(count)) => {
+                let may = self.may_take(1, meanwhile) && count == n.min(self.available);
+                self.when(may, |next| next.available -= count)
+            }
+            (Call::TryTakeUpTo(_), Answer::NotNow) => self.when(self.may_refuse(1, meanwhile), |_| {}),
+            (Call::Return(n), Answer::Done) => self.with(|next| next.give(n)),
+            (Call::TryRelease(n), Answer::Done) => {
+                self.when(!self.closed && self.available + n <= self.max, |next| next.available += n)
+            }
+            (Call::TryRelease(n), Answer::NotNow) => self.when(!self.closed && self.available + n > self.max, |_| {}),
+            (Call::WaitForRoom, Answer::Done) => self.when(!self.closed && self.available < self.max, |next| next.available += 1),
+            (Call::WaitForRoom, Answer::NotNow) => self.with(|_| {}),
+            (Call::Refill(n), Answer::Count(count)) => {
+                self.when(count == n.min(self.max - self.available), |next| next.available += count)
+            }
+            (Call::SetCapacity(capacity), Answer::Numbers(numbers)) => {
+                let mut next = self.with(|next| {
+                    next.give(capacity - next.capacity);
+                    next.capacity = capacity;
+                });
+                next.retain(|next| !self.closed && next.numbers() == numbers);
+                next
+            }
+            (Call::Snapshot, Answer::Numbers(numbers)) => self.when(self.numbers() == numbers, |_| {}),
+            (Call::Close, Answer::WasFirst(was_first)) => self.when(was_first != self.closed, |next| next.closed = true),
+            (
+                Call::TryTake(_) | Call::TryTakeUpTo(_) | Call::TryRelease(_) | Call::WaitForRoom | Call::SetCapacity(_),
+                Answer::Closed,
+            ) => closed,
+            _ => Vec::new(),
+        }
+    }
+}
+
+struct Search<'a> {
+    events: &'a [Event],
+    /// For each event: may others have been serving meanwhile?
+    meanwhile: Vec<bool>,
+    seen: HashSet<(u128, State)>,
+}
+
+impl Search<'_> {
+    /// Whether the events not in `done` can follow in this state.
+    fn go_on(&mut self, done: u128, mut state: State) -> bool {
+        let is_done = |at: &usize| done >> at & 1 == 1;
+        let (past, open): (Vec<_>, Vec<_>) = (0..self.events.len()).partition(is_done);
+        if open.is_empty() {
+            return true;
+        }
+        let last = past.iter().map(|&at| self.events[at].to).max().unwrap_or(0);
+        let has_begun = |&at: &usize| match self.events[at] {
+            Event { from, .. } if from < last => true,
+            Event { call: Call::Poll(id, _) | Call::Wait(id, _), .. } => state.knows(id),
+            _ => false,
+        };
+        if !open.iter().any(has_begun) {
+            state.settle();
+        }
+        if !self.seen.insert((done, state.clone())) {
+            return false;
+        }
+        if state.serve().is_some_and(|next| self.go_on(done, next)) {
+            return true;
+        }
+        for at in 0..state.late.len() {
+            let mut next = state.clone();
+            let n = next.late.remove(at);
+            next.give(n);
+            next.put_aside();
+            if self.go_on(done, next) {
+                return true;
+            }
+        }
+        let end = open.iter().map(|&at| self.events[at].to).min().unwrap();
+        for at in open {
+            let Event { call, answer, from, .. } = self.events[at];
+            if from > end {
+                continue;
+            }
+            if let Call::Poll(id, n) | Call::Wait(id, n) = call {
+                if state.line_up(id, n).is_some_and(|mut next| {
+                    next.put_aside();
+                    self.go_on(done, next)
+                }) {
+                    return true;
+                }
+            }
+            for next in state.apply(call, answer, self.meanwhile[at]) {
+                if self.go_on(done | 1 << at, next) {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+}
+
+/// Looks for an order in which a new bucket could have answered so.
+pub fn check(fairness: Fairness, max: i64, capacity: i64, events: &[Event]) -> Result<(), String> {
+    assert!(events.len() < 128, "too long a history");
+    let makes_room = events.iter().any(|event| event.call == Call::WaitForRoom);
+    let serves = |call| match call {
+        Call::Snapshot => false,
+        Call::TryTake(_) | Call::TryTakeUpTo(_) => makes_room,
+        _ => true,
+    };
+    let meanwhile = events
+        .iter()
+        .enumerate()
+        .map(|(at, event)| {
+            let overlaps = |other: &Event| other.from < event.to && event.from < other.to && serves(other.call);
+            events.iter().enumerate().any(|(i, other)| i != at && overlaps(other))
+        })
+        .collect();
+    let state = State {
+        max,
+        capacity,
+        available: capacity,
+        fifo: fairness == Fairness::Fifo,
+        closed: false,
+        dismissed: false,
+        line: Vec::new(),
+        granted: Vec::new(),
+        late: Vec::new(),
+        waited: false,
+    };
+    if (Search { events, meanwhile, seen: HashSet::new() }).go_on(0, state) {
+        return Ok(());
+    }
+    let mut told = format!("no order of these calls explains the answers of a {fairness:?} bucket of {capacity}, at most {max}:");
+    let mut events = events.to_vec();
+    events.sort_by_key(|event| event.from);
+    for Event { thread, call, answer, from, to } in events {
+        write!(told, "\n  {from:>3} to {to:>3}, thread {thread}: {call:?} -> {answer:?}").unwrap();
+    }
+    Err(told)
+}
