@@ -1,0 +1,571 @@
+//! Those who do what they should not: wakers that call back or panic wherever they can, futures that are leaked, tasks that
+//! are dropped while they are woken, crowds.
+//!
+//! (Wakers that call back or panic when they are woken or dropped are in `cancel.rs` and `close.rs`, too.)
+
+mod support;
+
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Poll, RawWaker, RawWakerVTable, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::{MAX, both, bucket, in_time, numbers, poll_with, task, waiting};
+use token_bucket::{Fairness, OwnedToken, Take, TakeError, TakeOwned, TokenBucket};
+
+both! {
+    a_waker_may_call_back_when_it_is_cloned,
+    a_waker_that_panics_when_it_is_cloned_loses_no_place,
+    a_waker_that_panics_when_it_is_dropped_loses_nothing,
+    a_waker_that_panics_when_it_was_woken_loses_nothing,
+    a_leaked_future_that_was_not_polled_costs_nothing,
+    a_leaked_future_that_was_granted_keeps_its_tokens,
+    a_leaked_future_aside_holds_up_nobody,
+    leaked_futures_do_not_hinder_a_close,
+    a_leaked_token_stays_out,
+    a_task_may_be_dropped_by_its_own_wake,
+    waiting_futures_keep_their_bucket,
+    a_crowd_costs_no_more_for_each,
+    a_million_calls_add_up,
+}
+
+type Hook = Box<dyn Fn() + Send + Sync>;
+
+/// What a waker does to those who use it.
+struct Hooks {
+    clone: Hook,
+    wake: Hook,
+    drop: Hook,
+}
+
+impl Hooks {
+    fn none() -> Self {
+        Self { clone: Box::new(|| {}), wake: Box::new(|| {}), drop: Box::new(|| {}) }
+    }
+
+    fn waker(self) -> Waker {
+        let raw = Arc::into_raw(Arc::new(self)).cast();
+        #[allow(unsafe_code, reason = "`Wake` has no hook for the clone")]
+        // SAFETY: the data is an `Arc<Hooks>`, as the functions of the table take it to be.
+        unsafe {
+            Waker::from_raw(RawWaker::new(raw, &TABLE))
+        }
+    }
+}
+
+#[allow(unsafe_code, reason = "`Wake` has no hook for the clone")]
+static TABLE: RawWakerVTable = RawWakerVTable::new(
+    |data| {
+        // SAFETY: the data of this table is an `Arc<Hooks>`, which whoever clones the waker keeps alive.
+        unsafe {
+            ((*data.cast::<Hooks>()).clone)();
+            Arc::increment_strong_count(data.cast::<Hooks>());
+        }
+        RawWaker::new(data, &TABLE)
+    },
+    |data| {
+        // SAFETY: as above; the waker is consumed.
+        let hooks = unsafe { Arc::from_raw(data.cast::<Hooks>()) };
+        (hooks.wake)();
+        (hooks.drop)();
+    },
+    // SAFETY: as above.
+    |data| unsafe { ((*data.cast::<Hooks>()).wake)() },
+    |data| {
+        // SAFETY: as above; the waker is consumed.
+        let hooks = unsafe { Arc::from_raw(data.cast::<Hooks>()) };
+        (hooks.drop)();
+    },
+);
+
+/// Does `f` the first time only.
+fn once(f: impl FnOnce() + Send + 'static) -> Hook {
+    let f = Mutex::new(Some(f));
+    Box::new(move || {
+        let f = f.lock().unwrap().take();
+        if let Some(f) = f {
+            f();
+        }
+    })
+}
+
+fn panics<R>(f: impl FnOnce() -> R) -> bool {
+    catch_unwind(AssertUnwindSafe(|| drop(f()))).is_err()
+}
+
+// Wakers.
+
+/// What a clone does to a bucket of 2.
+type Prank = fn(&Arc<TokenBucket>, &Mutex<Vec<OwnedToken>>, &Mutex<Vec<TakeOwned>>);
+
+const PRANKS: [Prank; 8] = [
+    |_, held, _| drop(held.lock().unwrap().pop()),
+    |bucket, _, _| drop(bucket.set_capacity(3)),
+    |bucket, _, _| drop(bucket.set_capacity(0)),
+    |bucket, _, _| drop(bucket.try_take_up_to(2)),
+    |bucket, _, _| drop(poll_with(&mut bucket.take_many(2), Waker::noop())),
+    |bucket, _, others| {
+        let mut other = bucket.take_owned();
+        assert!(poll_with(&mut other, Waker::noop()).is_pending());
+        others.lock().unwrap().push(other);
+    },
+    |_, _, others| drop(mem::take(&mut *others.lock().unwrap())),
+    |bucket, _, _| assert!(bucket.close()),
+];
+
+fn a_waker_may_call_back_when_it_is_cloned(fairness: Fairness) {
+    in_time(move || {
+        for (i, prank) in PRANKS.into_iter().enumerate() {
+            for again in [false, true] {
+                let bucket = Arc::new(bucket(fairness, 2));
+                let held = Arc::new(Mutex::new(vec![bucket.try_take_owned().unwrap(), bucket.try_take_owned().unwrap()]));
+                let others = Arc::new(Mutex::new(Vec::new()));
+                let mut first = bucket.take_owned();
+                if again {
+                    // It waits with another waker, so the new one is cloned.
+                    assert!(poll_with(&mut first, Waker::noop()).is_pending());
+                }
+                let mut other = bucket.take_owned();
+                assert!(poll_with(&mut other, Waker::noop()).is_pending());
+                others.lock().unwrap().push(other);
+                let ran = Arc::new(AtomicBool::new(false));
+                let clone = once({
+                    let (bucket, held, others, ran) =
+                        (Arc::clone(&bucket), Arc::clone(&held), Arc::clone(&others), Arc::clone(&ran));
+                    move || {
+                        prank(&bucket, &held, &others);
+                        ran.store(true, Ordering::SeqCst);
+                    }
+                });
+                let mut result = poll_with(&mut first, &Hooks { clone, ..Hooks::none() }.waker());
+                assert!(ran.load(Ordering::SeqCst), "prank {i}: not cloned");
+                drop(mem::take(&mut *others.lock().unwrap()));
+                drop(mem::take(&mut *held.lock().unwrap()));
+                drop(bucket.set_capacity(2));
+                if result.is_pending() {
+                    result = poll_with(&mut first, Waker::noop());
+                }
+                let Poll::Ready(result) = result else { panic!("prank {i}, {again}: it sleeps on") };
+                assert_eq!(matches!(result, Err(TakeError::Closed(_))), bucket.is_closed());
+                drop(result);
+                assert_eq!(numbers(&bucket), [2, 0, 0, 0], "prank {i}, {again}");
+            }
+        }
+    });
+}
+
+fn a_waker_that_panics_when_it_is_cloned_loses_no_place(fairness: Fairness) {
+    let hostile = || Hooks { clone: Box::new(|| panic!("on purpose")), ..Hooks::none() }.waker();
+    let bucket = bucket(fairness, 1);
+    let held = bucket.try_take().unwrap();
+    let mut first = bucket.take();
+    // Before it has a place:
+    assert!(panics(|| poll_with(&mut first, &hostile())));
+    assert_eq!(numbers(&bucket), [0, 1, 0, 0]);
+    let mut first = task(first);
+    first.waits();
+    let mut second = waiting(bucket.take());
+    // And when it has one:
+    assert!(panics(|| poll_with(first.future(), &hostile())));
+    assert_eq!(numbers(&bucket), [0, 1, 0, 2]);
+    first.waits();
+    drop(held);
+    assert_eq!((first.wakes(), second.wakes()), (1, 0));
+    drop(first.done().unwrap());
+    drop(second.done().unwrap());
+
+    // One whose task has gone with the panic is not waited for.
+    let held = bucket.try_take().unwrap();
+    let mut first = waiting(bucket.take());
+    let mut second = waiting(bucket.take());
+    assert!(panics(move || poll_with(first.future(), &hostile())));
+    drop(held);
+    drop(second.done().unwrap());
+    assert_eq!(numbers(&bucket), [1, 0, 0, 0]);
+}
+
+/// A waker whose drop panics, but only in the hands of the bucket.
+fn panics_on_drop(armed: &Arc<AtomicBool>) -> Waker {
+    let armed = Arc::clone(armed);
+    let drop = move || assert!(!armed.swap(false, Ordering::SeqCst), "on purpose");
+    Hooks { drop: Box::new(drop), ..Hooks::none() }.waker()
+}
+
+fn a_waker_that_panics_when_it_is_dropped_loses_nothing(fairness: Fairness) {
+    // Dropped with its future: in the queue, at the head of the line with tokens for others, aside.
+    for (n, capacity) in [(1, 2), (3, 3), (5, 3)] {
+        let bucket = bucket(fairness, capacity);
+        let mut held = bucket.try_take_many(capacity).unwrap();
+        let armed = Arc::new(AtomicBool::new(false));
+        let mut first = bucket.take_many(n);
+        assert!(poll_with(&mut first, &panics_on_drop(&armed)).is_pending());
+        let mut second = waiting(bucket.take_many(2));
+        if n > 1 {
+            drop(held.split(2));
+        }
+        armed.store(true, Ordering::SeqCst);
+        assert!(panics(move || drop(first)), "{n} of {capacity}");
+        drop(held);
+        assert!(second.is_woken(), "{n} of {capacity}");
+        drop(second.done().unwrap());
+        assert_eq!(numbers(&bucket), [capacity, 0, 0, 0]);
+    }
+    // A releaser's:
+    let bucket = bucket(fairness, MAX);
+    let armed = Arc::new(AtomicBool::new(false));
+    let mut first = bucket.release();
+    assert!(poll_with(&mut first, &panics_on_drop(&armed)).is_pending());
+    let mut second = waiting(bucket.release());
+    armed.store(true, Ordering::SeqCst);
+    assert!(panics(move || drop(first)));
+    bucket.try_take().unwrap().forget();
+    second.done().unwrap();
+    assert_eq!(numbers(&bucket), [MAX, 0, 0, 0]);
+}
+
+/// The waker is consumed by the wake, and panics as it goes; then by the close.
+fn a_waker_that_panics_when_it_was_woken_loses_nothing(fairness: Fairness) {
+    for close in [false, true] {
+        let bucket = bucket(fairness, 0);
+        let armed = Arc::new(AtomicBool::new(false));
+        let mut first = bucket.take();
+        assert!(poll_with(&mut first, &panics_on_drop(&armed)).is_pending());
+        let mut others: Vec<_> = (0..3).map(|_| waiting(bucket.take())).collect();
+        armed.store(true, Ordering::SeqCst);
+        assert!(panics(|| if close { bucket.close() } else { bucket.set_capacity(4).is_ok() }));
+        let mut done = usize::from(poll_with(&mut first, Waker::noop()).is_ready());
+        for take in &mut others {
+            assert!(take.is_woken());
+            done += usize::from(take.done().is_ok() != close);
+        }
+        assert_eq!(done, 4);
+        assert_eq!((bucket.available(), bucket.waiting()), (bucket.capacity(), 0));
+    }
+}
+
+// Leaks.
+
+fn leak(bucket: &TokenBucket, n: usize) {
+    let mut take = bucket.take_many(n);
+    assert!(poll_with(&mut take, Waker::noop()).is_pending());
+    mem::forget(take);
+}
+
+fn a_leaked_future_that_was_not_polled_costs_nothing(fairness: Fairness) {
+    let bucket = bucket(fairness, 1);
+    mem::forget(bucket.take());
+    mem::forget(bucket.release());
+    drop(bucket.try_take().unwrap());
+    assert_eq!(numbers(&bucket), [1, 0, 0, 0]);
+}
+
+fn a_leaked_future_that_was_granted_keeps_its_tokens(fairness: Fairness) {
+    let bucket = bucket(fairness, 2);
+    let held = bucket.try_take_many(2).unwrap();
+    let take = waiting(bucket.take());
+    drop(held);
+    assert!(take.is_woken());
+    mem::forget(take);
+    // In a Barging bucket it was only called.
+    let kept = usize::from(fairness == Fairness::Fifo);
+    assert_eq!(numbers(&bucket), [2 - kept, kept, 0, 1 - kept]);
+    // They can be replaced.
+    assert_eq!(bucket.refill(kept), kept);
+    drop(bucket.try_take_many(2).unwrap());
+}
+
+#[test]
+fn a_leaked_future_in_a_fifo_line_gets_its_tokens_and_keeps_them() {
+    let bucket = bucket(Fairness::Fifo, 2);
+    let held = bucket.try_take_many(2).unwrap();
+    leak(&bucket, 1);
+    let mut second = waiting(bucket.take());
+    drop(held);
+    // Those behind it go on, with one token less.
+    drop(second.done().unwrap());
+    assert_eq!(numbers(&bucket), [1, 1, 0, 0]);
+    bucket.try_release().unwrap();
+    drop(bucket.try_take_many(2).unwrap());
+}
+
+/// The next one is called when the leaked one has let 256 returns pass, and then as if it were not there.
+#[test]
+fn a_leaked_future_in_a_barging_line_costs_patience_once() {
+    let bucket = bucket(Fairness::Barging, 1);
+    let mut held = bucket.try_take().unwrap();
+    leak(&bucket, 1);
+    let mut second = waiting(bucket.take());
+    let mut returns = 0;
+    while !second.is_woken() {
+        drop(held);
+        held = bucket.try_take().unwrap();
+        returns += 1;
+    }
+    assert!((256..=260).contains(&returns), "{returns}");
+    drop(held);
+    drop(second.done().unwrap());
+    // (The one that comes next is called by the first return.)
+    for _ in 0..3 {
+        let held = bucket.try_take().unwrap();
+        let mut next = waiting(bucket.take());
+        drop(held);
+        assert!(next.is_woken());
+        drop(next.done().unwrap());
+    }
+    assert_eq!(numbers(&bucket), [1, 0, 0, 1]);
+}
+
+/// If it is passed over instead, it is served in the end, and keeps what it got.
+#[test]
+fn a_leaked_future_in_a_barging_line_that_is_passed_over_gets_its_tokens() {
+    let bucket = bucket(Fairness::Barging, 2);
+    let held = bucket.try_take().unwrap();
+    let mut one = bucket.try_take().ok();
+    leak(&bucket, 2);
+    while one.is_some() {
+        one = None;
+        one = one.or(bucket.try_take().ok());
+    }
+    drop(held);
+    assert_eq!(numbers(&bucket), [0, 2, 0, 0]);
+    assert_eq!(bucket.refill(2), 2);
+    drop(bucket.try_take_many(2).unwrap());
+}
+
+/// Until the capacity reaches it.
+fn a_leaked_future_aside_holds_up_nobody(fairness: Fairness) {
+    let bucket = bucket(fairness, 1);
+    leak(&bucket, 3);
+    for _ in 0..20 {
+        let held = bucket.try_take().unwrap();
+        let mut next = waiting(bucket.take());
+        drop(held);
+        drop(next.done().unwrap());
+    }
+    assert_eq!(numbers(&bucket), [1, 0, 0, 1]);
+    bucket.set_capacity(4).unwrap();
+    let kept = if fairness == Fairness::Fifo { 3 } else { 0 };
+    assert_eq!(bucket.outstanding(), kept);
+}
+
+/// A releaser that was called, and is leaked, uses the call up, and no more.
+#[test]
+fn a_leaked_release_holds_up_the_next_one_until_the_next_take() {
+    let bucket = bucket(Fairness::Fifo, MAX);
+    let mut first = bucket.release();
+    assert!(poll_with(&mut first, Waker::noop()).is_pending());
+    mem::forget(first);
+    let mut second = waiting(bucket.release());
+    bucket.try_take().unwrap().forget();
+    assert!(!second.is_woken());
+    bucket.try_take().unwrap().forget();
+    assert!(second.is_woken());
+    second.done().unwrap();
+    assert_eq!(bucket.available(), MAX - 1);
+}
+
+fn leaked_futures_do_not_hinder_a_close(fairness: Fairness) {
+    let bucket = bucket(fairness, 1);
+    let held = bucket.try_take().unwrap();
+    leak(&bucket, 1);
+    leak(&bucket, 3);
+    let mut take = waiting(bucket.take());
+    drop(held);
+    let mut other = waiting(bucket.take_many(2));
+    bucket.close();
+    assert!(take.is_woken() && other.is_woken());
+    assert!(take.done().is_err() && other.done().is_err());
+}
+
+fn a_leaked_token_stays_out(fairness: Fairness) {
+    let bucket = bucket(fairness, 2);
+    mem::forget(bucket.try_take().unwrap());
+    assert_eq!(numbers(&bucket), [1, 1, 0, 0]);
+    assert_eq!(bucket.refill(1), 1);
+    assert_eq!(numbers(&bucket), [2, 0, 0, 0]);
+}
+
+// Tasks that are dropped by their own wake, as by an executor that has been shut down.
+
+fn a_task_may_be_dropped_by_its_own_wake(fairness: Fairness) {
+    // The return of each wakes the next one, within it.
+    const MANY: usize = 500;
+    in_time(move || {
+        for close in [false, true] {
+            let bucket = Arc::new(bucket(fairness, 1));
+            let held = bucket.try_take().unwrap();
+            let dropped = Arc::new(AtomicUsize::new(0));
+            for _ in 0..MANY {
+                let task = Arc::new(Mutex::new(None));
+                let wake = once({
+                    let (task, dropped) = (Arc::clone(&task), Arc::clone(&dropped));
+                    move || {
+                        let task: Option<TakeOwned> = task.lock().unwrap().take();
+                        assert!(task.is_some());
+                        drop(task);
+                        dropped.fetch_add(1, Ordering::SeqCst);
+                    }
+                });
+                let mut take = bucket.take_owned();
+                assert!(poll_with(&mut take, &Hooks { wake, ..Hooks::none() }.waker()).is_pending());
+                *task.lock().unwrap() = Some(take);
+            }
+            if close {
+                assert!(bucket.close());
+            }
+            drop(held);
+            assert_eq!(dropped.load(Ordering::SeqCst), MANY);
+            assert_eq!(numbers(&bucket), [1, 0, 0, 0]);
+        }
+    });
+}
+
+fn waiting_futures_keep_their_bucket(fairness: Fairness) {
+    let bucket = Arc::new(bucket(fairness, 2));
+    let weak = Arc::downgrade(&bucket);
+    let held = bucket.try_take_many_owned(2).unwrap();
+    let mut takes = [1, 2, 3].map(|n| waiting(bucket.take_many_owned(n)));
+    drop(bucket);
+    drop(held);
+    let token = takes[0].done().unwrap();
+    assert_eq!(numbers(token.bucket()), [1, 1, 0, 2]);
+    drop(token);
+    drop(takes[1].done().unwrap());
+    // Nobody can change the capacity any more, so the last one waits in vain, and is the last to hold it.
+    takes[2].waits();
+    assert_eq!(weak.strong_count(), 1);
+    drop(takes);
+    assert!(weak.upgrade().is_none());
+}
+
+// Crowds.
+
+type Way = fn(&TokenBucket, Vec<Take<'_>>);
+
+/// How a crowd of waiters can end.
+const WAYS: [Way; 6] = [
+    // They leave, those in front first or those behind.
+    |_, takes| takes.into_iter().for_each(drop),
+    |_, takes| takes.into_iter().rev().for_each(drop),
+    // They are served at once (in a Barging bucket they call one another), and one after the other.
+    |bucket, mut takes| {
+        bucket.set_capacity(takes.len() + 1).unwrap();
+        takes.iter_mut().for_each(serve);
+    },
+    |bucket, mut takes| {
+        for take in &mut takes {
+            bucket.refill(1);
+            serve(take);
+        }
+    },
+    |bucket, mut takes| {
+        assert!(bucket.close());
+        assert!(takes.iter_mut().all(|take| poll_with(take, Waker::noop()).is_ready()));
+    },
+    // Each second one leaves, then the others are served, and leave.
+    |bucket, takes| {
+        let (odd, even): (Vec<_>, Vec<_>) = takes.into_iter().enumerate().partition(|(i, _)| i % 2 == 1);
+        drop(odd);
+        bucket.set_capacity(even.len() + 1).unwrap();
+        drop(even);
+    },
+];
+
+fn serve(take: &mut Take<'_>) {
+    let Poll::Ready(Ok(token)) = poll_with(take, Waker::noop()) else { panic!("not served") };
+    token.forget();
+}
+
+/// How long it takes until all of a crowd have come and gone.
+fn crowd(fairness: Fairness, way: Way, many: usize) -> Duration {
+    let bucket = TokenBucket::new(TokenBucket::MAX_CAPACITY, 0).unwrap().with_fairness(fairness);
+    let mut takes: Vec<_> = (0..many).map(|_| bucket.take()).collect();
+    let begin = Instant::now();
+    assert!(takes.iter_mut().all(|take| poll_with(take, Waker::noop()).is_pending()));
+    assert_eq!(bucket.waiting(), many);
+    way(&bucket, takes);
+    assert_eq!(bucket.waiting(), 0);
+    begin.elapsed()
+}
+
+/// Ten times as many take ten times as long, or, as others may use the machine, at most forty times; not a hundred times.
+fn a_crowd_costs_no_more_for_each(fairness: Fairness) {
+    for (i, way) in WAYS.into_iter().enumerate() {
+        let few = (0..3).map(|_| crowd(fairness, way, 10_000)).min().unwrap();
+        let is_linear = |_| crowd(fairness, way, 100_000) < 40 * few;
+        assert!((0..3).any(is_linear), "way {i}: more than 40 times the {few:?} of a tenth");
+    }
+}
+
+fn a_million_calls_add_up(fairness: Fairness) {
+    const CALLS: u64 = 500_000;
+    in_time(move || {
+        let bucket = Arc::new(bucket(fairness, 3));
+        // Put in without a take, less forgotten.
+        let extra = AtomicI64::new(0);
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let (bucket, extra, done) = (&bucket, &extra, &done);
+            let resizer = scope.spawn(move || {
+                let mut i = 0;
+                while !done.load(Ordering::Relaxed) {
+                    i += 1;
+                    assert_eq!(bucket.set_capacity(i % 7).unwrap().capacity, i % 7);
+                }
+            });
+            let callers: Vec<_> = (1..=2)
+                .map(|seed: u64| {
+                    scope.spawn(move || {
+                        let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                        let mut futures = Vec::new();
+                        let mut tokens = Vec::new();
+                        for _ in 0..CALLS {
+                            random ^= random << 13;
+                            random ^= random >> 7;
+                            random ^= random << 17;
+                            let n = 1 + usize::try_from(random >> 60).unwrap() % 3;
+                            match (random >> 32) % 16 {
+                                0..=2 => tokens.extend(bucket.try_take_many(n).ok()),
+                                3..=5 if futures.len() < 50 => futures.push(bucket.take_many(n)),
+                                6..=9 => {
+                                    let at = usize::try_from(random >> 40).unwrap() % 64;
+                                    if let Some(take) = futures.get_mut(at) {
+                                        if let Poll::Ready(token) = poll_with(take, Waker::noop()) {
+                                            tokens.push(token.unwrap());
+                                            drop(futures.swap_remove(at));
+                                        }
+                                    }
+                                }
+                                10 | 11 if !futures.is_empty() => drop(futures.swap_remove(0)),
+                                12 if extra.load(Ordering::Relaxed).abs() < 20 => {
+                                    extra.fetch_add(i64::try_from(bucket.refill(n)).unwrap(), Ordering::Relaxed);
+                                }
+                                13 if extra.load(Ordering::Relaxed) > 0 => {
+                                    if let Some(token) = tokens.pop() {
+                                        extra.fetch_sub(i64::try_from(token.count()).unwrap(), Ordering::Relaxed);
+                                        token.forget();
+                                    }
+                                }
+                                _ => drop(tokens.pop()),
+                            }
+                        }
+                    })
+                })
+                .collect();
+            for caller in callers {
+                caller.join().unwrap();
+            }
+            done.store(true, Ordering::Relaxed);
+            resizer.join().unwrap();
+        });
+        bucket.set_capacity(50).unwrap();
+        let now = bucket.snapshot();
+        let int = |n| i64::try_from(n).unwrap();
+        assert_eq!(int(now.available), 50 + extra.into_inner(), "{now:?}");
+        assert_eq!((now.deficit, bucket.waiting()), (0, 0));
+        drop(bucket.try_take_many(now.available).unwrap());
+    });
+}
