@@ -1,0 +1,714 @@
+//! A plain sequential model of a bucket, and scripts of calls that are run on both. Random scripts are made by `model.rs`,
+//! and by a fuzzer in `fuzz/`.
+//!
+//! The model of a Fifo bucket is two numbers and a `Vec` of those who wait, in the order in which they were first polled.
+//! A Barging bucket may choose whom it lets on, so there the model follows what the bucket does, and checks that it may
+//! do that, and that nobody is forgotten.
+#![allow(unreachable_pub, reason = "it is a module of a test")]
+
+use std::fmt::Write as _;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+
+use token_bucket::{
+    Fairness, OwnedToken, Release, ReleaseError, SetCapacityError, Take, TakeError, TakeOwned, Token, TokenBucket, TryReleaseError,
+    TryTakeError,
+};
+
+/// One line of a script. What it is done to is chosen by an index, modulo the number of things that there are.
+#[derive(Clone, Copy, Debug)]
+pub enum Op {
+    Take {
+        n: usize,
+        owned: bool,
+    },
+    Release,
+    Poll(usize),
+    /// As `Poll`, with another waker, as if the task had moved.
+    PollElsewhere(usize),
+    /// Polls all that have been woken, in the order in which they were.
+    PollWoken,
+    Cancel(usize),
+    TryTake {
+        n: usize,
+        owned: bool,
+    },
+    TryTakeUpTo(usize),
+    Return(usize),
+    Forget(usize),
+    Split {
+        from: usize,
+        n: usize,
+    },
+    Merge {
+        from: usize,
+        into: usize,
+    },
+    TryRelease(usize),
+    Refill(usize),
+    SetCapacity(usize),
+    Close,
+}
+
+type Name = usize;
+
+/// Where a waker was called: for which future, and from which of its wakers.
+type Log = Arc<Mutex<Vec<(Name, usize)>>>;
+
+struct Logger {
+    log: Log,
+    name: Name,
+    generation: usize,
+}
+
+impl Wake for Logger {
+    fn wake(self: Arc<Self>) {
+        self.log.lock().unwrap().push((self.name, self.generation));
+    }
+}
+
+enum Kind<'a> {
+    Take(Take<'a>),
+    Owned(TakeOwned),
+    Release(Release<'a>),
+}
+
+struct Pending<'a> {
+    name: Name,
+    n: usize,
+    kind: Kind<'a>,
+    generation: usize,
+    polled: bool,
+    woken: bool,
+}
+
+enum Guard<'a> {
+    Borrowed(Token<'a>),
+    Owned(OwnedToken),
+}
+
+impl Guard<'_> {
+    fn count(&self) -> usize {
+        match self {
+            Self::Borrowed(token) => token.count(),
+            Self::Owned(token) => token.count(),
+        }
+    }
+}
+
+/// What a bucket is to be.
+struct Model {
+    max: i64,
+    capacity: i64,
+    available: i64,
+    closed: bool,
+    /// Who waits for how many tokens, in the order in which they were first polled.
+    line: Vec<(Name, i64)>,
+    /// Who has been given tokens and does not know it yet.
+    granted: Vec<Name>,
+}
+
+/// As the bucket shows it: capacity, available, outstanding, deficit, closed.
+type Numbers = (i64, i64, i64, i64, bool);
+
+impl Model {
+    fn numbers(&self) -> Numbers {
+        (self.capacity, self.available.max(0), (self.capacity - self.available).max(0), (-self.available).max(0), self.closed)
+    }
+
+    fn reaches(&self, n: i64) -> bool {
+        n <= self.capacity.max(self.available)
+    }
+
+    /// The first one in the line who can be served without growth.
+    fn first(&self) -> Option<(Name, i64)> {
+        self.line.iter().copied().find(|&(_, n)| self.reaches(n))
+    }
+
+    /// Whether `n` tokens could be had at once, by somebody who may go past those who wait.
+    fn has(&self, n: i64) -> bool {
+        n == 0 || self.available >= n
+    }
+
+    fn give(&mut self, n: i64) -> i64 {
+        let fitted = n.min(self.max - self.available);
+        self.available += fitted;
+        fitted
+    }
+
+    fn set_capacity(&mut self, capacity: i64) {
+        self.available = (self.available + capacity - self.capacity).min(self.max);
+        self.capacity = capacity;
+    }
+
+    fn grant(&mut self, name: Name) -> Result<(), String> {
+        let at = self.line.iter().position(|&(waiter, _)| waiter == name).ok_or(format!("f{name} is served, but does not wait"))?;
+        let (_, n) = self.line.remove(at);
+        if n > self.available {
+            return Err(format!("f{name} is served {n} tokens where {} are left", self.available));
+        }
+        self.available -= n;
+        self.granted.push(name);
+        Ok(())
+    }
+
+    /// Serves the line, first come, first served, and tells whom.
+    fn serve(&mut self) -> Vec<Name> {
+        let mut served = Vec::new();
+        while let Some((name, n)) = self.first() {
+            if self.closed || n > self.available {
+                break;
+            }
+            self.grant(name).expect("it fits");
+            served.push(name);
+        }
+        served
+    }
+
+    /// The future is gone, or done.
+    fn leave(&mut self, name: Name) {
+        self.line.retain(|&(waiter, _)| waiter != name);
+        self.granted.retain(|&waiter| waiter != name);
+    }
+}
+
+/// More than this many lines, and a waiter of a Barging bucket may have been passed over so often that it is served first.
+const EXACT: usize = 7;
+
+struct Run<'a> {
+    bucket: &'a Arc<TokenBucket>,
+    model: Model,
+    futures: Vec<Pending<'a>>,
+    guards: Vec<(Name, Guard<'a>)>,
+    log: Log,
+    script: String,
+    names: Name,
+    steps: usize,
+    /// Whether anybody has ever wanted more than the capacity.
+    aside: bool,
+}
+
+fn int(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+fn size(n: i64) -> usize {
+    usize::try_from(n).unwrap()
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "the calls are easier to read")]
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, expected: T, found: T) -> Result<(), String> {
+    if expected == found { Ok(()) } else { Err(format!("{what}: expected {expected:?}, found {found:?}")) }
+}
+
+fn told<T, E>(result: &Result<T, E>, name: impl FnOnce(&E) -> &'static str) -> &'static str {
+    result.as_ref().map_or_else(name, |_| "done")
+}
+
+fn try_take_error(error: &TryTakeError) -> &'static str {
+    match error {
+        TryTakeError::Empty => "empty",
+        TryTakeError::Closed(_) => "closed",
+        TryTakeError::ExceedsMax { .. } => "exceeds",
+        _ => "?",
+    }
+}
+
+fn take_error(error: &TakeError) -> &'static str {
+    match error {
+        TakeError::Closed(_) => "closed",
+        TakeError::ExceedsMax { .. } => "exceeds",
+        _ => "?",
+    }
+}
+
+fn try_release_error(error: &TryReleaseError) -> &'static str {
+    match error {
+        TryReleaseError::Full => "full",
+        TryReleaseError::Closed(_) => "closed",
+        TryReleaseError::ExceedsMax { .. } => "exceeds",
+        _ => "?",
+    }
+}
+
+fn release_error(error: &ReleaseError) -> &'static str {
+    if let ReleaseError::Closed(_) = error { "closed" } else { "?" }
+}
+
+fn set_capacity_error(error: &SetCapacityError) -> &'static str {
+    match error {
+        SetCapacityError::OutOfRange { .. } => "exceeds",
+        SetCapacityError::Closed(_) => "closed",
+        _ => "?",
+    }
+}
+
+impl<'a> Run<'a> {
+    fn new(bucket: &'a Arc<TokenBucket>) -> Self {
+        let mut script = String::new();
+        let (max, capacity) = (bucket.max_capacity(), bucket.capacity());
+        write!(script, "let bucket = TokenBucket::new({max}, {capacity}), {:?}", bucket.fairness()).unwrap();
+        let model = Model {
+            max: int(max),
+            capacity: int(capacity),
+            available: int(capacity),
+            closed: false,
+            line: Vec::new(),
+            granted: Vec::new(),
+        };
+        Self {
+            bucket,
+            model,
+            futures: Vec::new(),
+            guards: Vec::new(),
+            log: Log::default(),
+            script,
+            names: 0,
+            steps: 0,
+            aside: false,
+        }
+    }
+
+    fn is_fifo(&self) -> bool {
+        self.bucket.fairness() == Fairness::Fifo
+    }
+
+    fn name(&mut self) -> Name {
+        self.names += 1;
+        self.names
+    }
+
+    fn say(&mut self, line: std::fmt::Arguments<'_>) {
+        write!(self.script, "\n    {line}").unwrap();
+    }
+
+    fn heard(&mut self, result: &str) {
+        write!(self.script, "  // {result}").unwrap();
+    }
+
+    fn keep(&mut self, guard: Guard<'a>) {
+        let name = self.name();
+        self.heard(&format!("g{name}, with {}", guard.count()));
+        self.guards.push((name, guard));
+    }
+
+    /// Whether somebody who just came gets `n` at once. `None` if a Barging bucket may decide.
+    fn may_take(&self, n: i64) -> Option<bool> {
+        if n == 0 || !self.model.has(n) {
+            Some(n == 0)
+        } else if self.is_fifo() {
+            Some(self.model.first().is_none())
+        } else if self.steps > EXACT && !self.model.line.is_empty() {
+            None
+        } else {
+            Some(true)
+        }
+    }
+
+    fn expected_take(&self, n: i64, found: &'static str) -> &'static str {
+        if n > self.model.max {
+            "exceeds"
+        } else if self.model.closed {
+            "closed"
+        } else {
+            match self.may_take(n) {
+                Some(true) => "done",
+                Some(false) => "empty",
+                None => found,
+            }
+        }
+    }
+
+    /// Runs one line. The error says where the bucket and the model differ.
+    #[allow(clippy::too_many_lines, reason = "a list of what can be done")]
+    fn step(&mut self, op: Op) -> Result<(), String> {
+        let bucket = self.bucket;
+        match op {
+            Op::Take { n, owned } => {
+                let name = self.name();
+                let kind = if owned { Kind::Owned(bucket.take_many_owned(n)) } else { Kind::Take(bucket.take_many(n)) };
+                self.say(format_args!("f{name} = take_many{}({n})", if owned { "_owned" } else { "" }));
+                self.futures.push(Pending { name, n, kind, generation: 0, polled: false, woken: false });
+            }
+            Op::Release => {
+                let name = self.name();
+                self.say(format_args!("f{name} = release()"));
+                let kind = Kind::Release(bucket.release());
+                self.futures.push(Pending { name, n: 1, kind, generation: 0, polled: false, woken: false });
+            }
+            Op::Poll(at) | Op::PollElsewhere(at) => {
+                if !self.futures.is_empty() {
+                    let at = at % self.futures.len();
+                    self.futures[at].generation += usize::from(matches!(op, Op::PollElsewhere(_)));
+                    return self.poll(at);
+                }
+            }
+            Op::PollWoken => {
+                let woken: Vec<_> = self.futures.iter().filter(|future| future.woken).map(|future| future.name).collect();
+                for name in woken {
+                    let at = self.futures.iter().position(|future| future.name == name).unwrap();
+                    self.poll(at)?;
+                }
+                return Ok(());
+            }
+            Op::Cancel(at) => {
+                if !self.futures.is_empty() {
+                    let Pending { name, n, kind, .. } = self.futures.swap_remove(at % self.futures.len());
+                    self.say(format_args!("drop(f{name})"));
+                    drop(kind);
+                    if self.model.granted.contains(&name) {
+                        self.model.give(int(n));
+                    }
+                    self.model.leave(name);
+                }
+            }
+            Op::TryTake { n, owned } => {
+                self.say(format_args!("try_take_many{}({n})", if owned { "_owned" } else { "" }));
+                let result = if owned {
+                    bucket.try_take_many_owned(n).map(Guard::Owned)
+                } else {
+                    bucket.try_take_many(n).map(Guard::Borrowed)
+                };
+                let found = told(&result, try_take_error);
+                same("result", self.expected_take(int(n), found), found)?;
+                if let Ok(guard) = result {
+                    same("count", n, guard.count())?;
+                    self.model.available -= int(n);
+                    self.keep(guard);
+                }
+            }
+            Op::TryTakeUpTo(n) => {
+                self.say(format_args!("try_take_up_to({n})"));
+                let result = bucket.try_take_up_to(n).map(Guard::Borrowed);
+                let found = told(&result, try_take_error);
+                same("result", self.expected_take(int(n).min(1), found), found)?;
+                if let Ok(guard) = result {
+                    same("count", int(n).min(self.model.available.max(0)), int(guard.count()))?;
+                    self.model.available -= int(guard.count());
+                    self.keep(guard);
+                }
+            }
+            Op::Return(at) => {
+                if !self.guards.is_empty() {
+                    let (name, guard) = self.guards.swap_remove(at % self.guards.len());
+                    self.say(format_args!("drop(g{name})"));
+                    self.model.give(int(guard.count()));
+                    drop(guard);
+                }
+            }
+            Op::Forget(at) => {
+                if !self.guards.is_empty() {
+                    let (name, guard) = self.guards.swap_remove(at % self.guards.len());
+                    self.say(format_args!("g{name}.forget()"));
+                    match guard {
+                        Guard::Borrowed(token) => token.forget(),
+                        Guard::Owned(token) => token.forget(),
+                    }
+                }
+            }
+            Op::Split { from, n } => {
+                if !self.guards.is_empty() {
+                    let from = from % self.guards.len();
+                    let (name, guard) = &mut self.guards[from];
+                    let (name, before) = (*name, guard.count());
+                    let split = match guard {
+                        Guard::Borrowed(token) => token.split(n).map(Guard::Borrowed),
+                        Guard::Owned(token) => token.split(n).map(Guard::Owned),
+                    };
+                    let left = guard.count();
+                    self.say(format_args!("g{name}.split({n})"));
+                    same("split", n <= before, split.is_some())?;
+                    same("left", if split.is_some() { before - n } else { before }, left)?;
+                    if let Some(guard) = split {
+                        same("split off", n, guard.count())?;
+                        self.keep(guard);
+                    }
+                }
+            }
+            Op::Merge { from, into } => self.merge(from, into)?,
+            Op::TryRelease(n) => {
+                self.say(format_args!("try_release_many({n})"));
+                let expected = if int(n) > self.model.max {
+                    "exceeds"
+                } else if self.model.closed {
+                    "closed"
+                } else if int(n) > self.model.max - self.model.available {
+                    "full"
+                } else {
+                    self.model.give(int(n));
+                    "done"
+                };
+                same("result", expected, told(&bucket.try_release_many(n), try_release_error))?;
+            }
+            Op::Refill(n) => {
+                self.say(format_args!("refill({n})"));
+                let fitted = self.model.give(int(n));
+                same("fitted", size(fitted), bucket.refill(n))?;
+            }
+            Op::SetCapacity(n) => {
+                self.say(format_args!("set_capacity({n})"));
+                let expected = if int(n) > self.model.max {
+                    "exceeds"
+                } else if self.model.closed {
+                    "closed"
+                } else {
+                    self.model.set_capacity(int(n));
+                    "done"
+                };
+                let result = bucket.set_capacity(n);
+                same("result", expected, told(&result, set_capacity_error))?;
+                if let Ok(now) = result {
+                    let found = (int(now.capacity), int(now.available), int(now.outstanding), int(now.deficit), now.closed);
+                    same("returned snapshot", self.model.numbers(), found)?;
+                }
+            }
+            Op::Close => {
+                self.say(format_args!("close()"));
+                let expected = !self.model.closed;
+                self.model.closed = true;
+                same("result", expected, bucket.close())?;
+            }
+        }
+        self.compare()
+    }
+
+    fn merge(&mut self, from: usize, into: usize) -> Result<(), String> {
+        let len = self.guards.len();
+        if len < 2 || from % len == into % len {
+            return Ok(());
+        }
+        let (into, _) = self.guards[into % len];
+        let (from, guard) = self.guards.swap_remove(from % len);
+        let at = self.guards.iter().position(|&(name, _)| name == into).unwrap();
+        let sum = self.guards[at].1.count() + guard.count();
+        self.say(format_args!("g{into}.merge(g{from})"));
+        match (&mut self.guards[at].1, guard) {
+            (Guard::Borrowed(to), Guard::Borrowed(guard)) => to.merge(guard),
+            (Guard::Owned(to), Guard::Owned(guard)) => to.merge(guard),
+            (_, guard) => {
+                self.heard("not of one kind");
+                self.guards.push((from, guard));
+                return Ok(());
+            }
+        }
+        same("merged", sum, self.guards[at].1.count())
+    }
+
+    fn poll(&mut self, at: usize) -> Result<(), String> {
+        let future = &mut self.futures[at];
+        let Pending { name, n, generation, polled, woken, .. } = *future;
+        future.polled = true;
+        future.woken = false;
+        let waker = Waker::from(Arc::new(Logger { log: Arc::clone(&self.log), name, generation }));
+        let cx = &mut Context::from_waker(&waker);
+        let (found, guard) = match &mut future.kind {
+            Kind::Take(take) => match Pin::new(take).poll(cx) {
+                Poll::Pending => ("pending", None),
+                Poll::Ready(result) => (told(&result, take_error), result.ok().map(Guard::Borrowed)),
+            },
+            Kind::Owned(take) => match Pin::new(take).poll(cx) {
+                Poll::Pending => ("pending", None),
+                Poll::Ready(result) => (told(&result, take_error), result.ok().map(Guard::Owned)),
+            },
+            Kind::Release(release) => match Pin::new(release).poll(cx) {
+                Poll::Pending => ("pending", None),
+                Poll::Ready(result) => (told(&result, release_error), None),
+            },
+        };
+        let is_release = matches!(future.kind, Kind::Release(_));
+        self.say(format_args!("poll(f{name})"));
+        self.heard(found);
+        let expected = if is_release {
+            self.expected_release(polled, woken, found)
+        } else {
+            self.expected_poll(name, n, polled, woken, found)
+        };
+        same("result", expected, found)?;
+        match found {
+            "pending" if !is_release && !polled => self.model.line.push((name, int(n))),
+            "done" if is_release => {
+                self.model.give(1);
+            }
+            "done" if !self.model.granted.contains(&name) => self.model.available -= int(n),
+            _ => {}
+        }
+        if found != "pending" {
+            self.futures.swap_remove(at);
+            self.model.leave(name);
+        }
+        if let Some(guard) = guard {
+            same("count", n, guard.count())?;
+            self.keep(guard);
+        }
+        self.steps += 1;
+        self.compare()
+    }
+
+    fn expected_poll(&self, name: Name, n: usize, polled: bool, woken: bool, found: &'static str) -> &'static str {
+        if !polled {
+            match self.expected_take(int(n), found) {
+                "empty" => "pending",
+                expected => expected,
+            }
+        } else if self.model.granted.contains(&name) {
+            "done"
+        } else if self.model.closed {
+            "closed"
+        } else if self.is_fifo() || !woken || !self.model.has(int(n)) {
+            "pending"
+        } else if self.steps > EXACT {
+            found
+        } else {
+            "done"
+        }
+    }
+
+    /// One that comes when there is room need not line up; one that has lined up waits for its call.
+    fn expected_release(&self, polled: bool, woken: bool, found: &'static str) -> &'static str {
+        if self.model.closed {
+            "closed"
+        } else if self.model.available >= self.model.max {
+            "pending"
+        } else if !polled || woken {
+            "done"
+        } else {
+            found
+        }
+    }
+
+    /// Lets the model follow, and compares.
+    fn compare(&mut self) -> Result<(), String> {
+        self.steps += 1;
+        let log = std::mem::take(&mut *self.log.lock().unwrap());
+        let mut takers = Vec::new();
+        let mut releasers = Vec::new();
+        for &(name, generation) in &log {
+            let Some(future) = self.futures.iter_mut().find(|future| future.name == name) else {
+                return Err(format!("f{name} is woken, but gone"));
+            };
+            same(&format!("waker of f{name}"), future.generation, generation)?;
+            if future.woken {
+                return Err(format!("f{name} is woken once more before it was polled"));
+            }
+            future.woken = true;
+            if let Kind::Release(_) = future.kind { releasers.push(name) } else { takers.push(name) }
+        }
+        if !log.is_empty() {
+            let woken: Vec<_> = log.iter().map(|(name, _)| format!("f{name}")).collect();
+            self.heard(&format!("wakes {}", woken.join(", ")));
+        }
+        let waiting = self.bucket.waiting();
+        if self.model.closed {
+            self.compare_closed(&mut takers)?;
+        } else if self.is_fifo() {
+            same("woken, in order", self.model.serve(), takers)?;
+        } else {
+            // Those who have been served are the first ones that were woken; the others were called.
+            let served = self.model.line.len().checked_sub(waiting).ok_or("more wait than have come")?;
+            if served > takers.len() {
+                return Err(format!("{served} fewer wait, but {} were woken", takers.len()));
+            }
+            for name in takers.drain(..served) {
+                self.model.grant(name)?;
+            }
+            self.compare_called(&takers)?;
+        }
+        if !self.model.closed {
+            self.compare_releasers(&releasers)?;
+        }
+        let now = self.bucket.snapshot();
+        let found = (int(now.capacity), int(now.available), int(now.outstanding), int(now.deficit), now.closed);
+        same("(capacity, available, outstanding, deficit, closed)", self.model.numbers(), found)?;
+        same("waiting", self.model.line.len(), waiting)
+    }
+
+    /// Everybody has been woken for the close, or was before.
+    fn compare_closed(&mut self, takers: &mut Vec<Name>) -> Result<(), String> {
+        takers.sort_unstable();
+        if let Some(future) = self.futures.iter().find(|future| future.polled && !future.woken) {
+            return Err(format!("f{} sleeps on in a closed bucket", future.name));
+        }
+        // Those who had been called have not heard of it yet, and wait until they ask.
+        let (called, mut dismissed): (Vec<_>, Vec<_>) =
+            self.model.line.drain(..).partition(|(name, _)| takers.binary_search(name).is_err());
+        dismissed.sort_unstable();
+        self.model.line = called;
+        same("woken by the close", dismissed.into_iter().map(|(name, _)| name).collect(), std::mem::take(takers))
+    }
+
+    /// Nobody was called in vain, and nobody who can go on has been forgotten.
+    fn compare_called(&mut self, called: &[Name]) -> Result<(), String> {
+        for &(name, n) in &self.model.line {
+            if called.contains(&name) && !self.model.has(n) {
+                return Err(format!("f{name} is called for {n} tokens, but there are {}", self.model.available));
+            }
+        }
+        let is_woken = |name| self.futures.iter().any(|future| future.name == name && future.woken);
+        let on_their_way = self.model.line.iter().filter(|&&(name, _)| is_woken(name)).count();
+        // One who comes back from aside is called although one who came later has been.
+        self.aside |= self.model.line.iter().any(|&(_, n)| n > self.model.capacity);
+        if on_their_way > 1 && !self.aside {
+            return Err(format!("{on_their_way} have been called, where one at a time would do"));
+        }
+        match self.model.first() {
+            Some((name, n)) if self.model.has(n) && on_their_way == 0 => {
+                Err(format!("f{name} could have its {n} tokens, but nobody was called"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn compare_releasers(&self, called: &[Name]) -> Result<(), String> {
+        let room = self.model.available < self.model.max;
+        if !room && !called.is_empty() {
+            return Err("a releaser is called, but there is no room".into());
+        }
+        let mut releasers =
+            self.futures.iter().filter(|future| future.polled && matches!(future.kind, Kind::Release(_))).peekable();
+        if room && releasers.peek().is_some() && !releasers.any(|future| future.woken) {
+            return Err("there is room, but no releaser was called".into());
+        }
+        Ok(())
+    }
+
+    /// Lets everybody go on who can, until there is nobody; then nobody may be left who could.
+    fn settle(&mut self) -> Result<(), String> {
+        let mut rounds = 3 * self.futures.len() + 3;
+        while self.futures.iter().any(|future| future.woken) {
+            rounds = rounds.checked_sub(1).ok_or("they wake each other for ever")?;
+            self.step(Op::PollWoken)?;
+        }
+        if self.model.closed {
+            return same("waiting in a closed bucket", 0, self.bucket.waiting());
+        }
+        if let Some((name, n)) = self.model.first() {
+            if self.model.has(n) {
+                return Err(format!("f{name} could have its {n} tokens, but waits"));
+            }
+        }
+        Ok(())
+    }
+
+    fn script(&mut self, ops: &[Op]) -> Result<(), String> {
+        for &op in ops {
+            self.step(op)?;
+        }
+        self.settle()?;
+        while !self.futures.is_empty() {
+            self.step(Op::Cancel(0))?;
+        }
+        while !self.guards.is_empty() {
+            self.step(Op::Return(0))?;
+        }
+        same("waiting at the end", 0, self.bucket.waiting())
+    }
+}
+
+/// Runs a script, and tells it up to the line where the bucket and the model differ.
+pub fn run(fairness: Fairness, max: usize, capacity: usize, ops: &[Op]) -> Result<(), String> {
+    let bucket = Arc::new(TokenBucket::new(max, capacity).unwrap().with_fairness(fairness));
+    let mut run = Run::new(&bucket);
+    run.script(ops).map_err(|difference| format!("{}\n{difference}", run.script))
+}
