@@ -303,8 +303,9 @@ fn a_leaked_future_in_a_barging_line_costs_patience_once() {
         drop(held);
         held = bucket.try_take().unwrap();
         returns += 1;
+        assert!(returns <= 260);
     }
-    assert!((256..=260).contains(&returns), "{returns}");
+    assert!(returns >= 256, "{returns}");
     drop(held);
     drop(second.done().unwrap());
     // (The one that comes next is called by the first return.)
@@ -325,10 +326,11 @@ fn a_leaked_future_in_a_barging_line_that_is_passed_over_gets_its_tokens() {
     let held = bucket.try_take().unwrap();
     let mut one = bucket.try_take().ok();
     leak(&bucket, 2);
-    while one.is_some() {
-        one = None;
-        one = one.or(bucket.try_take().ok());
+    for _ in 0..30 {
+        drop(one.take());
+        one = bucket.try_take().ok();
     }
+    assert!(one.is_none());
     drop(held);
     assert_eq!(numbers(&bucket), [0, 2, 0, 0]);
     assert_eq!(bucket.refill(2), 2);
