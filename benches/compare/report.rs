@@ -1,0 +1,167 @@
+//! The table of ratios, and the machine that they are from.
+
+use std::fmt::{self, Write as _};
+use std::path::Path;
+use std::process::Command;
+use std::{fs, io, thread};
+
+use crate::plot;
+use crate::rivals::Order;
+use crate::runner::{Outcome, Runner, Times};
+use crate::target::{ALL, FLOOR, Target};
+
+/// The ratios of two times, over the rounds.
+#[derive(Clone, Copy)]
+pub(crate) struct Ratio {
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+}
+
+impl Ratio {
+    /// None, if one of them was not measured.
+    fn of(times: &Times, other: &Times) -> Option<Self> {
+        let mut ratios: Vec<_> = times.rounds.iter().zip(&other.rounds).map(|(time, other)| time / other).collect();
+        ratios.sort_by(f64::total_cmp);
+        let (min, max) = (*ratios.first()?, *ratios.last()?);
+        let median = f64::midpoint(ratios[(ratios.len() - 1) / 2], ratios[ratios.len() / 2]);
+        Some(Self { median, min, max })
+    }
+}
+
+impl fmt::Display for Ratio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.2}", self.median)
+    }
+}
+
+/// A bucket in a situation.
+pub(crate) struct Row<'a> {
+    pub(crate) situation: &'a str,
+    pub(crate) order: Order,
+    bucket: &'a Times,
+    outcome: &'a Outcome,
+}
+
+impl<'a> Row<'a> {
+    fn all(outcomes: &'a [Outcome]) -> impl Iterator<Item = Self> {
+        outcomes.iter().flat_map(|outcome| {
+            let buckets = outcome.results.iter().filter(|times| times.name.starts_with("token-bucket") && !times.rounds.is_empty());
+            buckets.map(move |bucket| Self { situation: &outcome.situation, order: bucket.order, bucket, outcome })
+        })
+    }
+
+    /// To the best of those, by name; that is where the ratio is largest.
+    fn to_best_of(&self, peers: &[&str], wanted: impl Fn(&Times) -> bool) -> Option<(&'static str, Ratio)> {
+        let peers = self.outcome.results.iter().filter(|times| peers.contains(&times.name) && wanted(times));
+        let ratios = peers.filter_map(|peer| Some((peer.name, Ratio::of(self.bucket, peer)?)));
+        ratios.max_by(|(_, one), (_, other)| one.median.total_cmp(&other.median))
+    }
+
+    fn to(&self, name: &str) -> Option<Ratio> {
+        self.to_best_of(&[name], |_| true).map(|(_, ratio)| ratio)
+    }
+
+    /// To the best peer of the same order; of any order, where there is none.
+    pub(crate) fn to_best_peer(&self) -> Option<(&'static str, Ratio)> {
+        self.to_best_of(ALL, |peer| peer.order == self.order).or_else(|| self.to_best_of(ALL, |_| true))
+    }
+
+    /// Which targets are met, of those whose rivals were measured.
+    fn verdicts(&self) -> impl Iterator<Item = (bool, String)> {
+        self.outcome.targets.iter().filter(|target| target.is_for(self.order)).filter_map(|target| {
+            let &Target { limit, against, .. } = target;
+            let (best, ratio) = self.to_best_of(against, |_| true)?;
+            let met = ratio.median <= limit;
+            Some((met, format!("{} {ratio} ≤ {limit:.2} × {best}", if met { "✓" } else { "✗" })))
+        })
+    }
+}
+
+/// Prints the table, and writes it and the plot: into `benches`, or, if only a part was run, where criterion's results are.
+pub(crate) fn write(runner: &Runner) -> io::Result<()> {
+    let rows: Vec<_> = Row::all(&runner.outcomes).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let all_times = || runner.outcomes.iter().flat_map(|outcome| &outcome.results);
+    let is_complete = all_times().all(|times| times.rounds.len() == runner.rounds);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let directory = if is_complete { &root.join("benches") } else { runner.directory() };
+
+    let mut text = String::from("# Ratios\n\n");
+    text.push_str(&origin(root, runner.rounds));
+    text.push_str(LEGEND);
+    text.push_str(&table(&rows).expect("a string takes it all"));
+    if let Ok(bytes) = fs::read_to_string(Path::new(env!("CARGO_TARGET_TMPDIR")).join("bytes.md")) {
+        text.push('\n');
+        text.push_str(&bytes);
+    }
+    println!("\n{text}");
+    fs::write(directory.join("ratios.md"), &text)?;
+    let plot = directory.join("ratios.svg");
+    plot::draw(&plot, &rows).map_err(io::Error::other)?;
+    println!("Written to ratios.md and ratios.svg in {}", directory.display());
+    Ok(())
+}
+
+const LEGEND: &str = "\
+Each number is the bucket's time divided by that of another: below 1, the bucket is faster. It is the median of the rounds; the
+spread is the smallest and the largest of them. `floor` is two bare compare-exchanges; for a hand-over, `event-listener` alone.
+The best peer is the fastest of those that serve in the same order (of all, where none can do it).
+
+";
+
+fn table(rows: &[Row<'_>]) -> Result<String, fmt::Error> {
+    let mut text = String::from("| situation | order | floor | best peer | spread | ");
+    writeln!(text, "{} | target |", ALL.join(" | "))?;
+    writeln!(text, "|---|---|--:|--:|--:|{}---|", "--:|".repeat(ALL.len()))?;
+    let (mut met, mut targets) = (0, 0);
+    for row in rows {
+        let cell = |ratio: Option<Ratio>| ratio.map_or(String::new(), |ratio| ratio.to_string());
+        write!(text, "| {} | {:?} | {} | ", row.situation, row.order, cell(row.to(FLOOR[0])))?;
+        match row.to_best_peer() {
+            Some((name, ratio)) => write!(text, "{ratio} {name} | {:.2}–{:.2} | ", ratio.min, ratio.max)?,
+            None => text.push_str(" | | "),
+        }
+        for peer in ALL {
+            write!(text, "{} | ", cell(row.to(peer)))?;
+        }
+        let verdicts: Vec<_> = row.verdicts().collect();
+        targets += verdicts.len();
+        met += verdicts.iter().filter(|verdict| verdict.0).count();
+        let verdicts: Vec<_> = verdicts.into_iter().map(|verdict| verdict.1).collect();
+        writeln!(text, "{} |", verdicts.join("<br>"))?;
+    }
+    writeln!(text, "\n{met} of {targets} targets met.")?;
+    Ok(text)
+}
+
+/// When and where this was measured, and against what.
+fn origin(root: &Path, rounds: usize) -> String {
+    let lock = fs::read_to_string(root.join("Cargo.lock")).unwrap_or_default();
+    let rivals = ["tokio", "async-lock", "mea", "futures-intrusive", "event-listener", "smol"];
+    let versions: Vec<_> = rivals.iter().map(|name| format!("{name} {}", version(&lock, name))).collect();
+    let cpu_info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu_info.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split(": ").nth(1));
+    format!(
+        "`cargo bench`, {rounds} rounds, on {}. {} cores, {}, {}. {}.\n\n",
+        said_by("date", &["+%F"]),
+        thread::available_parallelism().map_or(0, usize::from),
+        model.unwrap_or("of a kind unknown"),
+        said_by("rustc", &["--version"]),
+        versions.join(", "),
+    )
+}
+
+fn said_by(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    output.map_or_else(|_| format!("({program} unknown)"), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// What the lock file has for a package.
+fn version<'a>(lock: &'a str, name: &str) -> &'a str {
+    let line = format!("name = \"{name}\"");
+    let mut lines = lock.lines().skip_while(|other| **other != line);
+    lines.nth(1).and_then(|version| version.split('"').nth(1)).unwrap_or("(unknown)")
+}
