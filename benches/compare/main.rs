@@ -17,10 +17,10 @@ mod waiting;
 fn main() {
     let mut runner = runner::Runner::from_args();
     uncontended::run(&mut runner);
+    resize::run(&mut runner);
+    threads::run(&mut runner);
     waiting::run(&mut runner);
     saturated::run(&mut runner);
-    threads::run(&mut runner);
-    resize::run(&mut runner);
     runner.finish();
     report::write(&runner).expect("the report can be written");
 }

@@ -107,8 +107,10 @@ pub(crate) fn write(runner: &Runner) -> io::Result<()> {
 
 const LEGEND: &str = "\
 Each number is the bucket's time divided by that of another: below 1, the bucket is faster. It is the median of the rounds; the
-spread is the smallest and the largest of them. `floor` is two bare compare-exchanges; for a hand-over, `event-listener` alone.
-The best peer is the fastest of those that serve in the same order (of all, where none can do it).
+spread is the smallest and the largest of them. The best peer is the fastest of those that serve in the same order (of all, where
+none of them can do it). The floor is what any such thing has to do: a compare-exchange to take and one to give back, one to
+resize, a load to look; `event-listener` alone, with as many listening, to hand over. The longest wait is that of the unluckiest
+one within 200 ms, after which all stop: so the wait of one that is starved shows as 200 ms, whoever starved it.
 
 ";
 
@@ -145,7 +147,7 @@ fn origin(root: &Path, rounds: usize) -> String {
     let cpu_info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu_info.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split(": ").nth(1));
     format!(
-        "`cargo bench`, {rounds} rounds, on {}. {} cores, {}, {}. {}.\n\n",
+        "`cargo bench` on {}, rounds: {rounds}. {} cores, {}, {}. {}.\n\n",
         said_by("date", &["+%F"]),
         thread::available_parallelism().map_or(0, usize::from),
         model.unwrap_or("of a kind unknown"),

@@ -87,7 +87,7 @@ impl Runner {
             .warm_up_time(Duration::from_millis(200))
             .measurement_time(Duration::from_millis(500))
             .sample_size(10)
-            .nresamples(1000)
+            .nresamples(2000)
             .without_plots()
             .output_directory(&directory)
             .configure_from_args();

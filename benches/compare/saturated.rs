@@ -13,13 +13,11 @@ use smol::Executor;
 use crate::rivals::{Resize, Rival};
 use crate::runner::{Runner, against};
 use crate::target::{ASYNC_LOCK, TOKIO_AND_MEA, Target};
-use crate::threads::Longest;
+use crate::threads::{Longest, WATCH};
 
 const TASKS: u64 = 64;
 const TOKENS: usize = 4;
 const THREADS: usize = 2;
-/// How long waits are watched for the longest one.
-const WATCH: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(runner: &mut Runner) {
     let targets = vec![Target::fifo(1.30, TOKIO_AND_MEA), Target::barging(1.20, ASYNC_LOCK)];

@@ -14,8 +14,8 @@ use crate::target::{ALL, ASYNC_LOCK, TOKIO, Target};
 
 const BLOCKED: usize = 8;
 const TOKENS: usize = 2;
-/// How long waits are watched for the longest one.
-const WATCH: Duration = Duration::from_millis(50);
+/// How long waits are watched for the longest one. Who is starved waits about so long, for then the others stop.
+pub(crate) const WATCH: Duration = Duration::from_millis(200);
 const PLENTY: usize = 1000;
 const CROWD: usize = 32;
 
