@@ -19,9 +19,10 @@ pub(crate) struct Ratio {
 }
 
 impl Ratio {
-    /// None, if one of them was not measured.
+    /// None, if there is no round in which both were measured.
     fn of(times: &Times, other: &Times) -> Option<Self> {
-        let mut ratios: Vec<_> = times.rounds.iter().zip(&other.rounds).map(|(time, other)| time / other).collect();
+        let rounds = times.rounds.iter().zip(&other.rounds);
+        let mut ratios: Vec<_> = rounds.filter_map(|(time, other)| Some((*time)? / (*other)?)).collect();
         ratios.sort_by(f64::total_cmp);
         let (min, max) = (*ratios.first()?, *ratios.last()?);
         let median = f64::midpoint(ratios[(ratios.len() - 1) / 2], ratios[ratios.len() / 2]);
@@ -46,7 +47,10 @@ pub(crate) struct Row<'a> {
 impl<'a> Row<'a> {
     fn all(outcomes: &'a [Outcome]) -> impl Iterator<Item = Self> {
         outcomes.iter().flat_map(|outcome| {
-            let buckets = outcome.results.iter().filter(|times| times.name.starts_with("token-bucket") && !times.rounds.is_empty());
+            let buckets = outcome
+                .results
+                .iter()
+                .filter(|times| times.name.starts_with("token-bucket") && times.rounds.iter().any(Option::is_some));
             buckets.map(move |bucket| Self { situation: &outcome.situation, order: bucket.order, bucket, outcome })
         })
     }
@@ -67,10 +71,11 @@ impl<'a> Row<'a> {
         self.to_best_of(ALL, |peer| peer.order == self.order).or_else(|| self.to_best_of(ALL, |_| true))
     }
 
-    /// Which targets are met, of those whose rivals were measured.
+    /// Which targets are met, of those whose rivals were all measured.
     fn verdicts(&self) -> impl Iterator<Item = (bool, String)> {
         self.outcome.targets.iter().filter(|target| target.is_for(self.order)).filter_map(|target| {
             let &Target { limit, against, .. } = target;
+            against.iter().try_for_each(|rival| self.to(rival).map(drop))?;
             let (best, ratio) = self.to_best_of(against, |_| true)?;
             let met = ratio.median <= limit;
             Some((met, format!("{} {ratio} ≤ {limit:.2} × {best}", if met { "✓" } else { "✗" })))
@@ -84,8 +89,8 @@ pub(crate) fn write(runner: &Runner) -> io::Result<()> {
     if rows.is_empty() {
         return Ok(());
     }
-    let all_times = || runner.outcomes.iter().flat_map(|outcome| &outcome.results);
-    let is_complete = all_times().all(|times| times.rounds.len() == runner.rounds);
+    let mut all_times = runner.outcomes.iter().flat_map(|outcome| &outcome.results);
+    let is_complete = all_times.all(|times| times.rounds.iter().all(Option::is_some));
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let directory = if is_complete { &root.join("benches") } else { runner.directory() };
 

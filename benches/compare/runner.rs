@@ -64,11 +64,11 @@ pub(crate) struct Outcome {
     pub(crate) results: Vec<Times>,
 }
 
-/// What came of a contender: a time for each round. Its unit does not matter.
+/// What came of a contender: a time for each round, if it was measured. Its unit does not matter.
 pub(crate) struct Times {
     pub(crate) name: &'static str,
     pub(crate) order: Order,
-    pub(crate) rounds: Vec<f64>,
+    pub(crate) rounds: Vec<Option<f64>>,
 }
 
 pub(crate) struct Runner {
@@ -113,7 +113,7 @@ impl Runner {
                 // What is there afterwards is of this run, not of an earlier one.
                 let _ = fs::remove_file(&estimates);
                 group.bench_function(BenchmarkId::new(contender.name, round), &contender.bench);
-                rounds.extend(median(&estimates));
+                rounds.push(median(&estimates));
             }
         }
         group.finish();
@@ -132,7 +132,7 @@ impl Runner {
     }
 }
 
-/// The median that criterion has found, unless the benchmark was left out.
+/// The median that criterion has found, unless the benchmark was left out or criterion could not make anything of it.
 fn median(estimates: &Path) -> Option<f64> {
     let text = fs::read_to_string(estimates).ok()?;
     let estimates: serde_json::Value = serde_json::from_str(&text).expect("criterion writes JSON");
