@@ -150,9 +150,9 @@ table! {
         // The line has seen what is there.
         "2/2 QUEUED SHUT" => "2/2 QUEUED SHUT",
         "2/2 QUEUED" => "2/2 QUEUED",
-        // It never reaches those aside.
-        "0/1 ASIDE" => "1/1 ASIDE",
-        "-1/0 ASIDE" => "0/0 ASIDE",
+        // Of those aside it reaches who waits for all to be back.
+        "0/1 ASIDE" => "1/1 SERVING ASIDE ! Serve",
+        "0/3 ASIDE" => "2/3 ASIDE",
     }
 
     release_2: |state| state.release(2, MAX) => {
