@@ -75,6 +75,8 @@ pub(crate) struct Runner {
     criterion: Criterion,
     /// Where criterion puts its results.
     directory: PathBuf,
+    /// Or only tries everything, or only lists it.
+    measures: bool,
     pub(crate) rounds: usize,
     pub(crate) outcomes: Vec<Outcome>,
 }
@@ -98,7 +100,7 @@ impl Runner {
             Ok(rounds) => rounds.parse().unwrap_or_else(|_| panic!("{ROUNDS_VARIABLE} is not a number: {rounds}")),
             Err(_) => ROUNDS,
         };
-        Self { criterion, directory, rounds, outcomes: Vec::new() }
+        Self { criterion, directory, measures, rounds, outcomes: Vec::new() }
     }
 
     /// Measures all contenders, in rounds. `elements` is what criterion's throughput counts in one iteration.
@@ -110,10 +112,12 @@ impl Runner {
             for (contender, rounds) in &mut results {
                 let round = round.to_string();
                 let estimates = self.directory.join(situation).join(contender.name).join(&round).join("new/estimates.json");
-                // What is there afterwards is of this run, not of an earlier one.
-                let _ = fs::remove_file(&estimates);
+                if self.measures {
+                    // What is there afterwards is of this run, not of an earlier one.
+                    let _ = fs::remove_file(&estimates);
+                }
                 group.bench_function(BenchmarkId::new(contender.name, round), &contender.bench);
-                rounds.push(median(&estimates));
+                rounds.push(if self.measures { median(&estimates) } else { None });
             }
         }
         group.finish();
