@@ -506,13 +506,15 @@ impl Line {
 
     /// Sends everybody home.
     fn dismiss(&self, seen: State, desk: &mut OpenDesk<'_>, wakes: &mut Wakes) -> Plan {
-        let line = core::iter::from_fn(|| waiter::next(&self.queue));
-        for waiter in desk.clear().chain(line) {
+        let few = || Some(waiter::next_few(&self.queue, BATCH)).filter(|few| !few.is_empty());
+        let mut dismissed = 0;
+        for waiter in desk.clear().chain(core::iter::from_fn(few).flatten()) {
             if let Ok(waker) = waiter.tell(Phase::Closed) {
-                self.waiting.sub(1);
+                dismissed += 1;
                 wakes.push(waker);
             }
         }
+        self.waiting.sub(dismissed);
         if seen.has_releasers() {
             while self.call_releaser(wakes) {}
         }
