@@ -210,9 +210,11 @@ impl Refill {
         if self.rate.tokens > 0 {
             let passed = u64::try_from(passed.as_nanos()).unwrap_or(u64::MAX);
             let parts = u128::from(self.part) + u128::from(passed) * self.rate.tokens as u128;
+            // One division of 128 bits.
             let of = u128::from(self.parts);
-            self.part = u64::try_from(parts % of).expect("less than the parts");
-            self.owed = self.owed.saturating_add(parts / of);
+            let whole = parts / of;
+            self.part = u64::try_from(parts - whole * of).expect("less than the parts");
+            self.owed = self.owed.saturating_add(whole);
         }
     }
 
@@ -221,12 +223,10 @@ impl Refill {
         if self.owed > 0 {
             return self.latest;
         }
-        let missing = u128::from(self.parts - self.part);
-        let nanos = missing.div_ceil(match self.rate.tokens {
+        let nanos = match self.rate.tokens {
             0 => return None,
-            tokens => tokens as u128,
-        });
-        let nanos = u64::try_from(nanos).expect("no more than the period");
+            tokens => (self.parts - self.part).div_ceil(tokens as u64),
+        };
         self.latest?.checked_add(Duration::from_nanos(nanos))
     }
 }
