@@ -51,23 +51,26 @@ struct Options {
 /// What arrives in a window was in flight when it began (one request for each client), or took its token within the window. Those
 /// tokens were in the bucket at its beginning (a burst), or were put in by the first tick in it, for the time before
 /// (another burst at most, as there is no more room), or became due in the window: the rate, rounded up.
-fn budget(limit: usize) -> (usize, usize) {
-    let burst = limit / 50;
+///
+/// The smaller a burst, the more of the limit is used; the larger, the longer may the machine be busy with other things.
+fn budget(limit: usize, bursts: usize) -> (usize, usize) {
+    let burst = limit / bursts;
     (limit - CLIENTS - 2 * burst - 1, burst)
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<ExitCode> {
     let options = Options::parse();
-    let (window, scale) = if options.common.short { (Duration::from_millis(250), 4) } else { (Duration::from_secs(1), 1) };
-    let limits = LIMITS.map(|limit| limit / scale);
+    let second = Duration::from_secs(1);
+    let (window, bursts, least) = if options.common.short { (second / 4, 10, 0.2) } else { (second, 50, 0.9) };
+    let limits = LIMITS.map(|limit| if options.common.short { limit / 4 } else { limit });
 
     let api = Arc::new(Api::new(limits[0], window));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let server = tokio::spawn(serve(listener, Arc::clone(&api)));
 
-    let (rate, burst) = budget(limits[0]);
+    let (rate, burst) = budget(limits[0], bursts);
     let bucket = Arc::new(TokenBucket::new(LIMITS[2], burst)?);
     let (set_rate, rates) = watch::channel(rate);
     let driver = tokio::spawn(drive(Arc::clone(&bucket), rates, window));
@@ -81,14 +84,13 @@ async fn main() -> Result<ExitCode> {
 
     let mut claims = Claims::default();
     let mut bounds = vec![(Duration::ZERO, limits[0])];
-    let least = if options.common.short { 0.5 } else { 0.9 };
     for (phase, limit) in limits.into_iter().enumerate() {
         let is_raised = limit > api.limit();
         if is_raised {
             api.set_limit(limit);
             bounds.push((start.elapsed(), limit));
         }
-        let (rate, burst) = budget(limit);
+        let (rate, burst) = budget(limit, bursts);
         set_rate.send(rate)?;
         bucket.set_capacity(burst)?;
         let (before, begin) = (api.served(), Instant::now());
