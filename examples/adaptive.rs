@@ -13,6 +13,7 @@
 mod support;
 
 use std::cell::RefCell;
+use std::ops::RangeInclusive;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
@@ -160,19 +161,19 @@ fn main() -> Result<ExitCode> {
     let mut simulated = Vec::new();
     for (name, controller) in controllers {
         let track = LocalSet::new().block_on(&runtime, run(&SIMULATED, controller, false))?;
-        check(&mut claims, &format!("{name}, simulated"), &SIMULATED, &track, 2.0);
+        check(&mut claims, &format!("{name}, simulated"), &SIMULATED, &track, 0.5..=2.0);
         simulated.push(track);
     }
 
-    // Real time is noisy, and the more so on a busy machine.
-    let (plan, factor) = if options.common.short { (SHORT, 4.0) } else { (REAL, 2.0) };
+    // Real time is noisy; on a busy machine, which the short form may well run on, the backend can do less than it should.
+    let (plan, bounds) = if options.common.short { (SHORT, 0.0..=4.0) } else { (REAL, 0.5..=2.0) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let [(first, aimd), (second, gradient)] = controllers;
     let (one, two) =
         LocalSet::new().block_on(&runtime, async { tokio::join!(run(&plan, aimd, false), run(&plan, gradient, true)) });
     let real = [one?, two?];
     for (name, track) in [first, second].iter().zip(&real) {
-        check(&mut claims, &format!("{name}, in real time"), &plan, track, factor);
+        check(&mut claims, &format!("{name}, in real time"), &plan, track, bounds.clone());
     }
 
     if let Some(path) = &options.common.svg {
@@ -202,7 +203,7 @@ fn main() -> Result<ExitCode> {
 }
 
 /// Once a controller has had some time, its limit is near what the backend can do.
-fn check(claims: &mut Claims, name: &str, plan: &Plan, track: &[Track], factor: f64) {
+fn check(claims: &mut Claims, name: &str, plan: &Plan, track: &[Track], bounds: RangeInclusive<f64>) {
     let mut rest = track;
     for &(capacity, intervals) in plan.phases {
         let (phase, later) = rest.split_at(intervals);
@@ -212,7 +213,7 @@ fn check(claims: &mut Claims, name: &str, plan: &Plan, track: &[Track], factor: 
         let limit_text = format!("{name}: the limit is {limit:.1} where the backend can do {capacity}");
         if capacity > 0 {
             let ratio = limit / capacity as f64;
-            claims.check((1.0 / factor..=factor).contains(&ratio), format_args!("{limit_text}, a factor of {factor} is allowed"));
+            claims.check(bounds.contains(&ratio), format_args!("{limit_text}, {bounds:?} times that is allowed"));
         } else {
             let is_paused = phase.iter().any(|track| track.limit < 1.0);
             claims.check(!is_paused && limit < FIRST_LIMIT as f64, format_args!("{limit_text}, and never 0"));

@@ -54,7 +54,8 @@ struct Received {
 
 fn main() -> Result<ExitCode> {
     let options = Options::parse();
-    let (phase, scale, tolerance) = if options.common.short { (SECOND * 3 / 5, 4, 0.5) } else { (SECOND * 2, 1, 0.05) };
+    // A busy machine may send less. (It is the short form that others run beside other things.)
+    let (phase, scale, less, more) = if options.common.short { (SECOND * 3 / 5, 4, 0.9, 0.5) } else { (SECOND * 2, 1, 0.05, 0.05) };
     let rates = RATES.map(|rate| rate / scale);
     let made_up;
     let path: &Path = if let Some(path) = &options.file {
@@ -102,8 +103,8 @@ fn main() -> Result<ExitCode> {
             let measured = (count_at(&received.counts, stop) - count_at(&received.counts, begin)) as f64 / length.as_secs_f64();
             let claim = format!("phase {}: {:.2} MiB/s were set, {:.2} measured", index + 1, mib(rate as f64), mib(measured));
             claims.check(
-                (measured / rate as f64 - 1.0).abs() <= tolerance,
-                format_args!("{claim}, {:.0}% allowed", tolerance * 100.0),
+                (1.0 - less..=1.0 + more).contains(&(measured / rate as f64)),
+                format_args!("{claim}, {:.0}% less and {:.0}% more allowed", less * 100.0, more * 100.0),
             );
         }
     }

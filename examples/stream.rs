@@ -204,10 +204,7 @@ async fn serve(
         })
         .await;
     server.bucket.close_with("the server is going down");
-    while server.bucket.outstanding() > 0 {
-        // TO BE REPLACED, the loop with it, by `server.bucket.idle().await`.
-        Timer::after(Duration::from_millis(1)).await;
-    }
+    server.bucket.idle().await;
     Ok(served.load(Ordering::SeqCst))
 }
 

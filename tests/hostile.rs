@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, RawWaker, RawWakerVTable, Waker};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use cpu_time::ThreadTime;
 use support::{MAX, both, bucket, in_time, numbers, poll_with, task, waiting};
 use token_bucket::{Fairness, OwnedToken, Take, TakeError, TakeOwned, TokenBucket};
 
@@ -481,11 +482,11 @@ fn serve(take: &mut Take<'_>) {
     token.forget();
 }
 
-/// How long it takes until all of a crowd have come and gone.
+/// How long the processor takes until all of a crowd have come and gone.
 fn crowd(fairness: Fairness, way: Way, many: usize) -> Duration {
     let bucket = TokenBucket::new(TokenBucket::MAX_CAPACITY, 0).unwrap().with_fairness(fairness);
     let mut takes: Vec<_> = (0..many).map(|_| bucket.take()).collect();
-    let begin = Instant::now();
+    let begin = ThreadTime::now();
     assert!(takes.iter_mut().all(|take| poll_with(take, Waker::noop()).is_pending()));
     assert_eq!(bucket.waiting(), many);
     way(&bucket, takes);
@@ -493,7 +494,7 @@ fn crowd(fairness: Fairness, way: Way, many: usize) -> Duration {
     begin.elapsed()
 }
 
-/// Ten times as many take ten times as long, or, as others may use the machine, at most forty times; not a hundred times.
+/// Ten times as many take ten times as long, or, as others may use the caches, at most forty times; not a hundred times.
 fn a_crowd_costs_no_more_for_each(fairness: Fairness) {
     for (i, way) in WAYS.into_iter().enumerate() {
         let few = (0..3).map(|_| crowd(fairness, way, 10_000)).min().unwrap();
