@@ -4,7 +4,11 @@
 
 #[cfg(not(any(loom, token_bucket_chaos)))]
 pub(crate) mod atomic {
-    pub(crate) use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    #[cfg(not(feature = "portable-atomic"))]
+    pub(crate) use core::sync::atomic::AtomicU64;
+    pub(crate) use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+    #[cfg(feature = "portable-atomic")]
+    pub(crate) use portable_atomic::AtomicU64;
 }
 
 #[cfg(token_bucket_chaos)]
