@@ -74,10 +74,8 @@ impl OpenDesk<'_> {
     }
 
     /// Puts those to the back of the front who have just come from the queue.
-    pub(crate) fn push_back(&mut self, waiters: Vec<Arc<Waiter>>) {
-        if !waiters.is_empty() {
-            self.papers().front.extend(waiters);
-        }
+    pub(crate) fn push_back(&mut self, waiters: impl Iterator<Item = Arc<Waiter>>) {
+        self.papers().front.extend(waiters);
     }
 
     /// Puts those back who were at the front, in order.

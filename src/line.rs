@@ -506,9 +506,9 @@ impl Line {
 
     /// Sends everybody home.
     fn dismiss(&self, seen: State, desk: &mut OpenDesk<'_>, wakes: &mut Wakes) -> Plan {
-        let few = || Some(waiter::next_few(&self.queue, BATCH)).filter(|few| !few.is_empty());
+        let line = core::iter::from_fn(|| waiter::next_few(&self.queue, BATCH)).flatten();
         let mut dismissed = 0;
-        for waiter in desk.clear().chain(core::iter::from_fn(few).flatten()) {
+        for waiter in desk.clear().chain(line) {
             if let Ok(waker) = waiter.tell(Phase::Closed) {
                 dismissed += 1;
                 wakes.push(waker);
@@ -531,7 +531,7 @@ impl Line {
         desk.pop_front().or_else(|| match usize::try_from(left.available()) {
             Err(_) | Ok(0) => None,
             Ok(count) if count > 1 && self.is_fifo() => {
-                desk.push_back(waiter::next_few(&self.queue, count.min(BATCH)));
+                desk.push_back(waiter::next_few(&self.queue, count.min(BATCH))?);
                 desk.pop_front()
             }
             Ok(_) => waiter::next(&self.queue),

@@ -195,11 +195,10 @@ macro_rules! mailbox {
                 (f(), LAST.take().map(ManuallyDrop::into_inner))
             }
 
-            pub(super) fn collect_all<R>(f: impl FnOnce() -> R) -> (R, Vec<$ty>) {
+            /// All but the last one, and the last one.
+            pub(super) fn collect_all<R>(f: impl FnOnce() -> R) -> (R, Vec<$ty>, Option<$ty>) {
                 let (result, last) = collect(f);
-                let mut letters = take_earlier();
-                letters.extend(last);
-                (result, letters)
+                (result, take_earlier(), last)
             }
 
             fn take_earlier() -> Vec<$ty> {
@@ -224,12 +223,14 @@ macro_rules! mailbox {
             }
 
             pub(super) fn collect<R>(f: impl FnOnce() -> R) -> (R, Option<$ty>) {
-                let (result, mut letters) = collect_all(f);
-                (result, letters.pop())
+                let (result, _, last) = collect_all(f);
+                (result, last)
             }
 
-            pub(super) fn collect_all<R>(f: impl FnOnce() -> R) -> (R, Vec<$ty>) {
-                (f(), LETTERS.with(RefCell::take))
+            pub(super) fn collect_all<R>(f: impl FnOnce() -> R) -> (R, Vec<$ty>, Option<$ty>) {
+                let (result, mut letters) = (f(), LETTERS.with(RefCell::take));
+                let last = letters.pop();
+                (result, letters, last)
             }
         }
     };
@@ -253,18 +254,19 @@ macro_rules! mailbox {
             }
 
             pub(super) fn collect<R>(f: impl FnOnce() -> R) -> (R, Option<$ty>) {
-                let (result, mut letters) = collect_all(f);
-                (result, letters.pop())
+                let (result, _, last) = collect_all(f);
+                (result, last)
             }
 
-            pub(super) fn collect_all<R>(f: impl FnOnce() -> R) -> (R, Vec<$ty>) {
+            pub(super) fn collect_all<R>(f: impl FnOnce() -> R) -> (R, Vec<$ty>, Option<$ty>) {
                 let backoff = Backoff::new();
                 while COLLECTING.swap(true, Ordering::Acquire) {
                     backoff.spin();
                 }
-                let result = (f(), LETTERS.take());
+                let (result, mut letters) = (f(), LETTERS.take());
                 COLLECTING.store(false, Ordering::Release);
-                result
+                let last = letters.pop();
+                (result, letters, last)
             }
         }
     };

@@ -6,7 +6,6 @@
 
 use alloc::sync::Arc;
 use alloc::task::Wake;
-use alloc::vec::Vec;
 use core::iter;
 use core::mem;
 use core::pin::Pin;
@@ -103,12 +102,13 @@ pub(crate) fn next(event: &Event) -> Option<Arc<Waiter>> {
     }
 }
 
-/// As [`next`], for at most `count`; none if there is none.
-pub(crate) fn next_few(event: &Event, count: usize) -> Vec<Arc<Waiter>> {
+/// As [`next`], for at most `count`.
+pub(crate) fn next_few(event: &Event, count: usize) -> Option<impl Iterator<Item = Arc<Waiter>>> {
     loop {
         match mailbox::collect_all(|| event.notify(count.additional().relaxed())) {
-            (left, waiters) if left == 0 || !waiters.is_empty() => return waiters,
-            _ => {}
+            (0, ..) => return None,
+            (_, earlier, Some(last)) => return Some(earlier.into_iter().chain([last])),
+            (_, _, None) => {}
         }
     }
 }

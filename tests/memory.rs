@@ -413,7 +413,10 @@ fn a_crowd_leaves_nothing(fairness: Fairness) {
         takes
     };
     // The desk grows to its size.
-    drop(crowd());
+    let takes = crowd();
+    bucket.set_capacity(MANY).unwrap();
+    drop(takes);
+    bucket.set_capacity(0).unwrap();
     for round in 0..3 {
         let (now, ()) = used(|| {
             let mut takes = crowd();
@@ -433,8 +436,8 @@ fn a_crowd_leaves_nothing(fairness: Fairness) {
             }
         });
         assert_eq!(now.bytes, 0, "round {round}: {now:?}");
-        // And a few vectors.
-        assert!(now.allocations <= 2 * MANY + 10, "round {round}: {now:?}");
+        // And a few vectors, which double.
+        assert!(now.allocations <= 2 * MANY + 30, "round {round}: {now:?}");
         assert_eq!(bucket.waiting(), 0);
     }
 }
