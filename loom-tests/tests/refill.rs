@@ -1,0 +1,49 @@
+//! Tokens that come by time.
+
+use std::time::Duration;
+
+use loom_tests::{barging, check, fifo, race, settled};
+use token_bucket::Refill;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// One token a second; the clock has started.
+fn refill() -> Refill {
+    let mut refill = Refill::new(1, SECOND).unwrap();
+    refill.set_rate(Duration::ZERO, 1, SECOND).unwrap();
+    refill
+}
+
+/// Guards `Line::top_up`, which acts: else the taker has lined up and is not told.
+#[test]
+fn tick_against_take() {
+    for bucket in [fifo, barging] {
+        check(None, move || {
+            let bucket = bucket(2, 1);
+            bucket.try_take().unwrap().forget();
+            let tick = |bucket: &_| assert_eq!(refill().tick(bucket, SECOND).added, 1);
+            race(&bucket, move |bucket| tick(bucket), |bucket| bucket.take().wait().unwrap().forget());
+            assert_eq!((bucket.available(), bucket.outstanding(), bucket.waiting()), (0, 1, 0));
+        });
+    }
+}
+
+/// Guards `State::top_up`, which looks at the capacity in the step in which it fills the bucket up.
+#[test]
+fn tick_against_shrink() {
+    check(None, || {
+        let bucket = fifo(2, 2);
+        bucket.try_take_many(2).unwrap().forget();
+        race(
+            &bucket,
+            |bucket| {
+                refill().tick(bucket, SECOND * 2);
+            },
+            |bucket| {
+                bucket.set_capacity(1).unwrap();
+            },
+        );
+        assert_eq!(bucket.capacity(), 1);
+        settled(&bucket, 0, 0);
+    });
+}
