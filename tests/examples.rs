@@ -349,3 +349,25 @@ fn stream_ends_in_order() {
     claims_hold("stream", 3);
     claim_breaks("stream", "--without-bucket", "were allowed");
 }
+
+#[test]
+fn the_gallery_shows_every_example() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let gallery = fs::read_to_string(examples.join("README.md")).unwrap();
+    let paths = fs::read_dir(&examples).unwrap().map(|entry| entry.unwrap().path());
+    let names: Vec<_> = paths.filter(|path| path.extension().is_some_and(|extension| extension == "rs")).collect();
+    assert!(names.len() >= 7, "{names:?}");
+    for path in names {
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let picture = format!("pictures/{name}.svg");
+        for text in [
+            format!("## [{name}]({name}.rs)\n"),
+            format!("cargo run --release --example {name} -- "),
+            format!("--svg examples/{picture}"),
+            format!("]({picture})"),
+        ] {
+            assert!(gallery.contains(&text), "{text:?} is not in the gallery");
+        }
+        is_picture(&examples.join(picture), 5_000);
+    }
+}
