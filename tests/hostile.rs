@@ -141,12 +141,18 @@ fn a_waker_may_call_back_when_it_is_cloned(fairness: Fairness) {
                         ran.store(true, Ordering::SeqCst);
                     }
                 });
-                let mut result = poll_with(&mut first, &Hooks { clone, ..Hooks::none() }.waker());
+                let woken = Arc::new(AtomicBool::new(false));
+                let wake = Box::new({
+                    let woken = Arc::clone(&woken);
+                    move || woken.store(true, Ordering::SeqCst)
+                });
+                let mut result = poll_with(&mut first, &Hooks { clone, wake, ..Hooks::none() }.waker());
                 assert!(ran.load(Ordering::SeqCst), "prank {i}: not cloned");
                 drop(mem::take(&mut *others.lock().unwrap()));
                 drop(mem::take(&mut *held.lock().unwrap()));
                 drop(bucket.set_capacity(2));
                 if result.is_pending() {
+                    assert!(woken.load(Ordering::SeqCst), "prank {i}, {again}: not woken");
                     result = poll_with(&mut first, Waker::noop());
                 }
                 let Poll::Ready(result) = result else { panic!("prank {i}, {again}: it sleeps on") };
