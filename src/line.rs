@@ -466,7 +466,12 @@ impl Line {
                 Phase::Granted | Phase::Closed | Phase::Gone => continue,
             }
             if !left.reaches(waiter.need) {
-                desk.put_aside(waiter);
+                // Behind one that keeps its place it does so too: aside, it would come before that one.
+                if late.is_empty() {
+                    desk.put_aside(waiter)
+                } else {
+                    late.push(waiter)
+                }
                 continue;
             }
             let fits = left.available() >= i64::from(waiter.need);

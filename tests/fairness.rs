@@ -570,3 +570,20 @@ fn barging_a_called_request_that_a_shrink_has_made_impossible_lets_the_next_one_
     drop(large.done().unwrap());
     assert_eq!(numbers(&bucket), [3, 0, 0, 0]);
 }
+
+#[test]
+fn barging_late_ones_keep_their_order_when_they_step_aside() {
+    let bucket = TokenBucket::new(6, 2).unwrap().with_fairness(Fairness::Barging);
+    let mut first = waiting(bucket.take_many(5));
+    let mut second = waiting(bucket.take_many(3));
+    let third = waiting(bucket.take_many(4));
+    bucket.refill(1);
+    assert!(second.is_woken());
+    bucket.refill(3);
+    assert!(first.is_woken());
+    first.done().unwrap().forget();
+    second.waits();
+    bucket.set_capacity(4).unwrap(); // 3 available
+    assert!(second.is_woken() && !third.is_woken());
+    second.done().unwrap().forget();
+}
