@@ -39,7 +39,15 @@ use crate::{
 /// # Panics and leaks
 ///
 /// A panic while a token is held gives it back, and poisons nothing. If a [`Waker`](core::task::Waker) panics in a call that
-/// wakes it, the others are still woken, no token is lost, and the panic goes on in that call.
+/// wakes it, the others are still woken, no token is lost, and the panic goes on in that call. (If two of them do, the process aborts,
+/// as always when a panic unwinds into a panic.) A waker may call back into the bucket. One that drops its own
+/// waiting future passes its tokens on from within, so a line of thousands of such wakers nests as deep.
+///
+/// A future that is leaked ([`mem::forget`](core::mem::forget)) is not cancelled. If it was not polled, that costs nothing. In a [`Fairness::Fifo`]
+/// bucket it keeps its place, gets its tokens in turn and keeps them; those behind it go on, with so many fewer (a
+/// [`refill`](Self::refill) replaces them). In a [`Fairness::Barging`] bucket it is called once, and the next one may wait for 256 more returns of
+/// tokens, once; if it is passed over 16 times, it is served and keeps its tokens. A leaked [`Release`] that was called holds up
+/// the next one until the next take.
 ///
 /// # Examples
 ///
@@ -315,8 +323,8 @@ impl TokenBucket {
     /// Puts one token into the bucket, and waits while the bucket is full, that is, has
     /// [`max_capacity`](Self::max_capacity) tokens available.
     ///
-    /// It need not have been taken before: this is how a rate limiter fills a bucket up, and how a
-    /// [forgotten](Token::forget) token is replaced. If tokens were neither taken nor forgotten, the bucket has more
+    /// It need not have been taken before: this is how a [forgotten](Token::forget) token is replaced. (To limit a rate, see
+    /// [`Refill`](crate::Refill).) If tokens were neither taken nor forgotten, the bucket has more
     /// [`available`](Self::available) than its capacity.
     pub fn release(&self) -> Release<'_> {
         Release::new(self)

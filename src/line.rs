@@ -276,15 +276,19 @@ impl Line {
     #[cold]
     pub(crate) fn leave(&self, place: Place) -> bool {
         let Place { waiter, listener } = place;
+        if !listener.discard() {
+            // Still in the queue, it held up nobody, and nobody knows of it any more.
+            self.waiting.sub(1);
+            return false;
+        }
         let phase = waiter.phase.leave();
         let waker = waiter.take_waker();
-        let was_taken_out = listener.discard();
         if matches!(phase, Phase::Waiting | Phase::Called) {
             if phase == Phase::Called {
                 self.patience.set(0);
             }
-            // Still in the queue, it held up nobody. Else the server may have counted on it, or those behind it wait.
-            let action = if was_taken_out { self.word.change(State::call) } else { Action::Nothing };
+            // The server may have counted on it, or those behind it wait.
+            let action = self.word.change(State::call);
             // Only now: a server that has it in hand, and counts one less than there are, finds that the word has changed.
             self.waiting.sub(1);
             self.act(action);
@@ -329,13 +333,10 @@ impl Line {
     #[cold]
     pub(crate) fn leave_room(&self, place: Place) {
         let Place { waiter, listener } = place;
-        let phase = waiter.phase.leave();
-        let waker = waiter.take_waker();
-        listener.discard();
-        if phase == Phase::Called {
+        if listener.discard() && waiter.phase.leave() == Phase::Called {
             self.act(self.word.change(|state| state.pass_room(self.max)));
         }
-        drop(waker);
+        drop(waiter.take_waker());
     }
 
     // What waits for all tokens to be back.
@@ -359,11 +360,9 @@ impl Line {
     #[cold]
     pub(crate) fn unwatch(&self, place: Place) {
         let Place { waiter, listener } = place;
-        waiter.phase.leave();
-        let waker = waiter.take_waker();
         listener.discard();
         self.watching.sub(1);
-        drop(waker);
+        drop(waiter.take_waker());
     }
 
     // The server.
