@@ -58,7 +58,20 @@ fn cancel_against_two_grants() {
     });
 }
 
-/// Guards `State::leave`, which sets AGAIN for a server at work: it may be about to rest, as the head wants more than there is.
+/// Guards `Line::hand_over`, which gives back the tokens of all who have left.
+#[test]
+fn cancel_two_against_two_grants() {
+    check(Some(3), || {
+        let bucket = fifo(3, 3);
+        let tokens = bucket.try_take_many_owned(3).unwrap();
+        let first = queued(bucket.take_owned());
+        let second = queued(bucket.take_many_owned(2));
+        race(&bucket, |_| drop(tokens), |_| drop((first, second)));
+        settled(&bucket, 0, 0);
+    });
+}
+
+/// Guards `State::call`, which sets AGAIN for a server at work: it may be about to rest, as the head wants more than there is.
 #[test]
 fn cancel_the_head_against_drop() {
     check(None, || {

@@ -102,7 +102,7 @@ fn close_against_a_loser() {
     });
 }
 
-/// Guards `next_in`, which goes on when it has taken out one who has not quite lined up: the one behind it would not
+/// Guards `waiter::next`, which goes on when it has taken out one who has not quite lined up: the one behind it would not
 /// be seen, and the one before it does not come back to a closed bucket.
 #[test]
 fn close_against_two_takers() {

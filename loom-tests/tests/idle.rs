@@ -1,6 +1,7 @@
 //! Waiting for all tokens to be back.
 
-use loom_tests::{check, fifo, queued, race, race3, settled};
+use loom_tests::atomic::{AtomicUsize, Ordering::Relaxed};
+use loom_tests::{Arc, check, fifo, queued, race, race3, settled};
 
 /// Guards `State::show`, which has the line served when the last token comes back, and `Line::watch`, which listens first
 /// and changes the word then.
@@ -16,6 +17,8 @@ fn idle_against_drop() {
 
 /// Guards `State::await_all`, which sets AGAIN for a server at work. One who has gone left ASIDE behind, so nothing else tells
 /// the server, who is about to clear it, of the newcomer.
+///
+/// And `Line::watch`, which counts before the word tells of it.
 #[test]
 fn idle_meets_server() {
     check(Some(3), || {
@@ -36,7 +39,7 @@ fn idle_meets_server() {
     });
 }
 
-/// Guards `Line::plan`, which keeps ASIDE while somebody watches, and stays after a grant that has left all there should be.
+/// Guards `Line::plan`, which keeps ASIDE while somebody watches.
 #[test]
 fn idle_behind_a_taker() {
     check(Some(3), || {
@@ -55,7 +58,46 @@ fn idle_behind_a_taker() {
     });
 }
 
-/// Guards `Line::dismiss`, which keeps ASIDE while somebody watches.
+/// Guards `Line::plan`, by which the server stays after a grant that has left all there should be.
+#[test]
+fn idle_behind_a_taker_and_deposits() {
+    check(Some(3), || {
+        let bucket = fifo(2, 1);
+        bucket.try_take().unwrap().forget();
+        let first = queued(bucket.take_owned());
+        race(&bucket, |bucket| assert_eq!(bucket.refill(2), 2), |bucket| bucket.idle().wait());
+        first.wait().unwrap().forget();
+        settled(&bucket, 2, 2);
+    });
+}
+
+/// Guards `Line::call_watchers`, which calls nobody while a token is out: the server that looks at the first token serves nobody.
+#[test]
+fn idle_sees_what_was_before_the_last_drop() {
+    check(Some(3), || {
+        let bucket = fifo(2, 2);
+        let number = Arc::new(AtomicUsize::new(0));
+        let written = Arc::clone(&number);
+        let mut tokens = bucket.try_take_many_owned(2).unwrap();
+        let first = queued(bucket.take_many_owned(2));
+        race(
+            &bucket,
+            move |_| {
+                drop(tokens.split(1));
+                written.store(1, Relaxed);
+                drop(tokens);
+                drop(first.wait().unwrap());
+            },
+            move |bucket| {
+                bucket.idle().wait();
+                assert_eq!(number.load(Relaxed), 1);
+            },
+        );
+        settled(&bucket, 0, 0);
+    });
+}
+
+/// Guards `Line::dismiss`, which keeps ASIDE while somebody watches, and calls them if a token came back before it.
 #[test]
 fn idle_against_close() {
     check(Some(2), || {
@@ -66,14 +108,17 @@ fn idle_against_close() {
     });
 }
 
-/// Guards `Line::plan`: two who bring tokens back at once make the bucket whole together.
+/// Guards `State::give_plainly`, which does not pass by those who watch: only one of two who bring tokens back knows that it
+/// was the last. And `Line::call_watchers`, which calls all.
 #[test]
 fn idle_against_two_drops() {
     check(Some(2), || {
         let bucket = fifo(2, 2);
         let one = bucket.try_take_owned().unwrap();
         let two = bucket.try_take_owned().unwrap();
+        let other = queued(bucket.idle());
         race3(&bucket, |_| drop(one), |_| drop(two), |bucket| bucket.idle().wait());
+        other.wait();
         settled(&bucket, 0, 0);
     });
 }

@@ -116,7 +116,7 @@ fn release_reaches_those_aside() {
     });
 }
 
-/// Guards `Line::plan`, by which the server stays while its grants leave tokens.
+/// Guards `Line::plan`, which goes on after a grant that leaves tokens.
 #[test]
 fn growth_for_two() {
     check(Some(3), || {

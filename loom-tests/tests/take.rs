@@ -121,6 +121,63 @@ fn head_keeps_its_place() {
     });
 }
 
+/// Guards `OpenDesk::push_back` and `OpenDesk::put_back`, which keep the order of those who are served together, also when
+/// the word has changed under their grants.
+#[test]
+fn two_grants_against_shrink() {
+    check(None, || {
+        let bucket = fifo(2, 2);
+        let tokens = bucket.try_take_many_owned(2).unwrap();
+        let mut first = queued(bucket.take_owned());
+        let mut second = queued(bucket.take_owned());
+        race(&bucket, |_| drop(tokens), |bucket| bucket.set_capacity(1).unwrap());
+        // Both, if they came before the shrink.
+        let two = poll(&mut second);
+        let one = poll(&mut first);
+        assert!(one.is_ready(), "the second came first");
+        drop((one, two));
+        assert_eq!(bucket.waiting(), 0);
+        drop(second);
+        settled(&bucket, 0, 0);
+    });
+}
+
+/// Guards `Line::plan`, by which the server stays when it has served as many as it may by one step on the word.
+#[test]
+fn three_grants_of_one_drop() {
+    check(Some(3), || {
+        let bucket = fifo(3, 3);
+        let tokens = bucket.try_take_many_owned(3).unwrap();
+        let first = queued(bucket.take_owned());
+        let second = queued(bucket.take_owned());
+        race(&bucket, |_| drop(tokens), |bucket| bucket.take().wait().unwrap().forget());
+        first.wait().unwrap().forget();
+        second.wait().unwrap().forget();
+        settled(&bucket, 3, 0);
+    });
+}
+
+/// Guards `Line::others_wait`, by which QUEUED stays for one who is left when others have been served together.
+#[test]
+fn two_grants_of_one_drop() {
+    check(Some(3), || {
+        let bucket = fifo(2, 2);
+        let tokens = bucket.try_take_many_owned(2).unwrap();
+        let first = queued(bucket.take_owned());
+        let second = queued(bucket.take_owned());
+        race(
+            &bucket,
+            |_| {
+                drop(tokens);
+                drop(first.wait().unwrap());
+            },
+            |bucket| drop(bucket.take().wait().unwrap()),
+        );
+        drop(second.wait().unwrap());
+        settled(&bucket, 0, 0);
+    });
+}
+
 /// Guards `AtomicState::replace`, which is exact: what the server is going to do is undone by any other change.
 #[test]
 fn grant_against_refill() {
