@@ -16,6 +16,9 @@
 //! [`Fairness::Barging`] bucket they are not, and the head of the line is not given tokens but *called* to try for them;
 //! when it has been called or passed over in vain [`STRIKES`] times, it is served like in a Fifo bucket.
 //!
+//! Two more events hold those who want no tokens: at `room` releasers wait until there is room, and at `whole` those who
+//! wait for all tokens to be back. The server calls them; ROOM and ASIDE tell it that there may be any.
+//!
 //! Invariants:
 //!
 //! * **L1** One server at a time: the desk belongs to whoever set SERVING.
