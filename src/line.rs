@@ -406,7 +406,7 @@ impl Line {
                 desk.close();
             }
             if self.word.replace(seen, plan.next) {
-                self.hand_over(plan.grants, plan.rests, &mut wakes);
+                self.hand_over(plan.grants, &mut wakes);
                 if plan.rests {
                     return;
                 }
@@ -417,7 +417,7 @@ impl Line {
     }
 
     /// Tells waiters that they have their tokens. Those of one that has left meanwhile go back.
-    fn hand_over(&self, grants: Few<Arc<Waiter>>, rests: bool, wakes: &mut Wakes) {
+    fn hand_over(&self, grants: Few<Arc<Waiter>>, wakes: &mut Wakes) {
         let (mut served, mut late) = (0, 0);
         grants.for_each(|waiter| match waiter.tell(Phase::Granted) {
             Ok(waker) => {
@@ -429,12 +429,8 @@ impl Line {
         if served > 0 {
             self.waiting.sub(served);
         }
-        match late {
-            0 => {}
-            late if rests => {
-                self.give(late as usize);
-            }
-            late => self.word.change(|state| (state.revoke(late, self.max), ())),
+        if late > 0 {
+            self.give(late as usize);
         }
     }
 

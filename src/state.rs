@@ -334,11 +334,6 @@ impl State {
         Self(self.0 - u64::from(n) * ONE_TOKEN)
     }
 
-    /// `available → available + n`: a grant came too late for a taker that had gone.
-    pub(crate) fn revoke(self, n: u32, max: u32) -> Self {
-        Self(self.give(n as usize, max).0.0 | AGAIN)
-    }
-
     /// `SERVING →`, with what is left to be known about the line.
     pub(crate) const fn rest(self, rest: Rest) -> Self {
         debug_assert!(self.has(SERVING) && !self.has(AGAIN));

@@ -154,3 +154,28 @@ fn wake_all<I: Iterator<Item = Waker>>(wakers: &mut I) {
         mem::forget(rest);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+    use event_listener::Listener as _;
+
+    use super::*;
+
+    /// Those who have only just lined up cannot be known yet: whoever is behind them is found all the same.
+    #[test]
+    fn those_behind_who_have_not_quite_lined_up_are_found() {
+        let few = |event: &Event| next_few(event, 2).into_iter().flatten().collect();
+        let one = |event: &Event| next(event).into_iter().collect();
+        for take in [few, one] as [fn(&Event) -> Vec<Arc<Waiter>>; 2] {
+            let event = Event::new();
+            let starting = [event.listen(), event.listen()];
+            let (third, place) = Waiter::new(1, Waker::noop()).listen(&event);
+            let found = take(&event);
+            assert!(found.len() == 1 && Arc::ptr_eq(&found[0], &third));
+            assert!(take(&event).is_empty());
+            assert!(place.discard());
+            drop(starting);
+        }
+    }
+}

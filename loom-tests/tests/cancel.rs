@@ -44,7 +44,7 @@ fn cancel_grant_and_newcomer() {
     });
 }
 
-/// Guards `State::revoke`, by which the server that goes on takes back a grant.
+/// Guards `Line::hand_over`, as `cancel_against_grant`, where two are served together.
 #[test]
 fn cancel_against_two_grants() {
     check(Some(4), || {

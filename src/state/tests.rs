@@ -234,11 +234,6 @@ table! {
         "2/8 QUEUED SHUT SERVING" => "0/8 QUEUED SHUT SERVING",
     }
 
-    revoke_2: |state| sure((state.revoke(2, MAX), Action::Nothing)) => {
-        "0/8 SERVING" => "2/8 SERVING AGAIN",
-        "7/8 SERVING" => "8/8 SERVING AGAIN",
-    }
-
     rest_with_nothing: |state| sure((state.rest(Rest::default()), Action::Nothing)) => {
         "2/8 QUEUED SHUT SERVING ROOM ASIDE" => "2/8",
         "2/8 CLOSED QUEUED SHUT SERVING" => "2/8 CLOSED",
