@@ -466,9 +466,9 @@ impl Line {
             if !left.reaches(waiter.need) {
                 // Behind one that keeps its place it does so too: aside, it would come before that one.
                 if late.is_empty() {
-                    desk.put_aside(waiter)
+                    desk.put_aside(waiter);
                 } else {
-                    late.push(waiter)
+                    late.push(waiter);
                 }
                 continue;
             }
