@@ -111,10 +111,6 @@ impl OpenDesk<'_> {
         self.stock().into_iter().flat_map(|papers| papers.aside.drain(..).chain(papers.front.drain(..)))
     }
 
-    pub(crate) fn is_empty(&mut self) -> bool {
-        self.stock().is_none_or(|papers| papers.is_empty())
-    }
-
     pub(crate) fn has_aside(&mut self) -> bool {
         self.stock().is_some_and(|papers| !papers.aside.is_empty())
     }

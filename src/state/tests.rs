@@ -205,6 +205,7 @@ table! {
         "-5/0 ASIDE" => "0/5 SERVING ASIDE ! Serve",
         // A shrink makes room.
         "8/8 ROOM" => "5/5 SERVING ROOM ! Serve",
+        "8/2 ROOM" => "8/5 ROOM",
         "0/0 SERVING QUEUED" => "5/5 QUEUED SERVING AGAIN",
     }
 
