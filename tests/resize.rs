@@ -11,6 +11,7 @@ mod support;
 use support::{MAX, Task, both, bucket, numbers, task, waiting};
 
 both! {
+    a_growth_serves_a_long_line_in_order,
     a_shrink_revokes_nothing_and_is_in_force_at_once,
     a_deficit_is_made_up_before_any_waiter_gets_a_token,
     a_shrink_of_an_idle_bucket_takes_its_tokens,
@@ -759,4 +760,24 @@ fn b25_no_more_are_inside_than_the_capacity(fairness: Fairness) {
         }
     });
     assert_eq!(numbers(&bucket), [CAPACITY, 0, 0, 0]);
+}
+
+/// More than the server takes out of the line at once.
+fn a_growth_serves_a_long_line_in_order(fairness: Fairness) {
+    let bucket = bucket(fairness, 0);
+    let mut takes: Vec<_> = (0..MAX).map(|_| waiting(bucket.take())).collect();
+    bucket.set_capacity(70).unwrap();
+    if fairness == Fairness::Fifo {
+        assert!(takes.iter().enumerate().all(|(i, take)| take.wakes() == usize::from(i < 70)), "70 at once");
+    }
+    // In a Barging bucket they call one another.
+    for take in &mut takes[..70] {
+        assert!(take.is_woken());
+        take.done().unwrap().forget();
+    }
+    assert!(takes[70..].iter().all(|take| take.wakes() == 0));
+    assert_eq!(numbers(&bucket), [0, 70, 0, MAX - 70]);
+    assert!(bucket.close());
+    assert!(takes[70..].iter_mut().all(|take| take.done().is_err()));
+    assert_eq!(bucket.waiting(), 0);
 }
