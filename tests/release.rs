@@ -14,6 +14,7 @@ use support::{MAX, both, bucket, counting_waker, in_time, numbers, poll_with, ta
 use token_bucket::{Fairness, ReleaseError, Token, TokenBucket, TryReleaseError, WaitError};
 
 both! {
+    a_releaser_that_is_polled_again_keeps_its_place,
     a_release_is_done_at_once_where_there_is_room,
     a_release_waits_while_the_bucket_is_full_until_somebody_takes,
     a_release_waits_while_the_bucket_is_full_until_it_shrinks,
@@ -514,4 +515,15 @@ fn a_releaser_that_comes_while_a_full_bucket_is_handed_out_is_not_forgotten(fair
             assert_eq!((bucket.available(), bucket.waiting()), (capacity, 0));
         });
     }
+}
+
+fn a_releaser_that_is_polled_again_keeps_its_place(fairness: Fairness) {
+    let bucket = full(fairness);
+    let mut first = waiting(bucket.release());
+    let mut second = waiting(bucket.release());
+    first.waits();
+    bucket.try_take().unwrap().forget();
+    assert_eq!((first.wakes(), second.wakes()), (1, 0));
+    first.done().unwrap();
+    second.waits();
 }
