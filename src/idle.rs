@@ -131,3 +131,21 @@ impl fmt::Debug for Idle<'_> {
         f.debug_struct("Idle").field("stage", &format_args!("{stage}")).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::State;
+
+    /// Else no return of tokens would be a plain one any more.
+    #[test]
+    fn one_that_is_dropped_leaves_nothing_in_the_word() {
+        let bucket = TokenBucket::const_new(2, 2);
+        let token = bucket.try_take().expect("there are two");
+        let mut idle = bucket.idle();
+        assert!(Pin::new(&mut idle).poll(&mut Context::from_waker(core::task::Waker::noop())).is_pending());
+        drop(idle);
+        drop(token);
+        assert_eq!(bucket.line().state(), State::new(2));
+    }
+}
