@@ -442,8 +442,11 @@ impl Line {
         let mut grants = Few::new();
         // Those who have been called, but for too long, keep their place.
         let mut late = Vec::new();
+        // Whether there may be more to do after the grants.
+        let mut is_cut = false;
         let (queued, shut) = loop {
             if grants.len() == BATCH {
+                is_cut = true;
                 break (true, false);
             }
             let Some(waiter) = self.candidate(left, desk) else {
@@ -464,6 +467,12 @@ impl Line {
                 Phase::Granted | Phase::Closed | Phase::Gone => continue,
             }
             if !left.reaches(waiter.need) {
+                if grants.len() > 0 {
+                    // Those before it may yet come back to the front, so it does not step aside before they have their tokens.
+                    desk.push_front(waiter);
+                    is_cut = true;
+                    break (true, false);
+                }
                 // Behind one that keeps its place it does so too: aside, it would come before that one.
                 if late.is_empty() {
                     desk.put_aside(waiter);
@@ -502,7 +511,8 @@ impl Line {
             self.call_watchers(seen, wakes);
         }
         // Grants may have made room for a releaser, and left all that there should be.
-        let rests = grants.len() == 0 || (grants.len() < BATCH && !room && !(watched && left.is_whole()));
+        let goes_on = is_cut || room || (watched && left.is_whole());
+        let rests = grants.len() == 0 || !goes_on;
         let rest = Rest { queued, shut, room, aside: watched || desk.has_aside() };
         Plan { grants, next: if rests { left.rest(rest) } else { left }, rests }
     }

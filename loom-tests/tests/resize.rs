@@ -165,3 +165,22 @@ fn growth_against_shrink() {
         settled(&bucket, 0, 0);
     });
 }
+
+/// Guards `Line::plan`, by which nobody steps aside behind those who have not got their tokens yet: they may come back
+/// to the front, and who is aside comes before all there.
+#[test]
+fn release_beyond_the_capacity_against_a_newcomer() {
+    check(Some(3), || {
+        let bucket = fifo(4, 0);
+        let mut first = queued(bucket.take_many_owned(2));
+        let mut second = queued(bucket.take_owned());
+        let (_, third) = race(&bucket, |bucket| bucket.try_release_many(2).unwrap(), |bucket| queued(bucket.take_owned()));
+        assert!(poll(&mut second).is_pending());
+        let Poll::Ready(tokens) = poll(&mut first) else { panic!("the first is not served") };
+        tokens.unwrap().forget();
+        bucket.try_release_many(2).unwrap();
+        second.wait().unwrap().forget();
+        third.wait().unwrap().forget();
+        settled(&bucket, 4, 4);
+    });
+}
