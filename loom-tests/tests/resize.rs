@@ -174,7 +174,7 @@ fn release_beyond_the_capacity_against_a_newcomer() {
         let bucket = fifo(4, 0);
         let mut first = queued(bucket.take_many_owned(2));
         let mut second = queued(bucket.take_owned());
-        let (_, third) = race(&bucket, |bucket| bucket.try_release_many(2).unwrap(), |bucket| queued(bucket.take_owned()));
+        let ((), third) = race(&bucket, |bucket| bucket.try_release_many(2).unwrap(), |bucket| queued(bucket.take_owned()));
         assert!(poll(&mut second).is_pending());
         let Poll::Ready(tokens) = poll(&mut first) else { panic!("the first is not served") };
         tokens.unwrap().forget();
