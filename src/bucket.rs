@@ -564,11 +564,6 @@ impl TokenBucket {
         self.line.give(n)
     }
 
-    /// Puts in what fits of `n` tokens below the capacity, and says how many did.
-    pub(crate) fn top_up(&self, n: usize) -> usize {
-        self.line.top_up(n)
-    }
-
     /// A number that is not above the maximum, as the word has it.
     #[inline]
     pub(crate) fn fitting(&self, n: usize) -> u32 {

@@ -174,6 +174,7 @@ impl Line {
         fitted
     }
 
+    /// Puts in what fits of `n` tokens below the capacity, and says how many did.
     pub(crate) fn top_up(&self, n: usize) -> usize {
         let (action, fitted) = self.word.change(|state| state.top_up(n));
         self.act(action);
