@@ -24,6 +24,7 @@ fn ops() -> impl Strategy<Value = Op> {
     prop_oneof![
         16 => (counts(), any::<bool>()).prop_map(|(n, owned)| Op::Take { n, owned }),
         5 => Just(Op::Release),
+        5 => Just(Op::Idle),
         24 => indices().prop_map(Op::Poll),
         4 => indices().prop_map(Op::PollElsewhere),
         6 => Just(Op::PollWoken),
@@ -37,6 +38,8 @@ fn ops() -> impl Strategy<Value = Op> {
         5 => counts().prop_map(Op::TryRelease),
         3 => counts().prop_map(Op::Refill),
         12 => (0..8_usize).prop_map(Op::SetCapacity),
+        2 => (0..4_usize, 0..6_usize).prop_map(|(tokens, per)| Op::SetRate { tokens, per }),
+        4 => (-2..10_i8).prop_map(Op::Tick),
     ]
 }
 
@@ -119,6 +122,18 @@ const RELEASERS: [Op; 8] = [
     Op::SetCapacity(0),
 ];
 
+const WATCHERS: [Op; 9] = [
+    Op::Idle,
+    Op::Poll(0),
+    Op::Poll(1),
+    Op::Poll(3),
+    Op::Cancel(3),
+    Op::TryTake { n: 1, owned: false },
+    Op::Return(0),
+    Op::Tick(4),
+    Op::SetCapacity(1),
+];
+
 #[test]
 fn every_short_script_of_takers() {
     exhaustive(Fairness::Fifo, &TAKERS, length());
@@ -129,4 +144,10 @@ fn every_short_script_of_takers() {
 fn every_short_script_of_releasers() {
     exhaustive(Fairness::Fifo, &RELEASERS, length());
     exhaustive(Fairness::Barging, &RELEASERS, length());
+}
+
+#[test]
+fn every_short_script_of_watchers() {
+    exhaustive(Fairness::Fifo, &WATCHERS, length());
+    exhaustive(Fairness::Barging, &WATCHERS, length());
 }

@@ -24,7 +24,7 @@ fn count(u: &mut Unstructured<'_>) -> Result<usize> {
 }
 
 fn op(u: &mut Unstructured<'_>) -> Result<Op> {
-    Ok(match u8::arbitrary(u)? % 20 {
+    Ok(match u8::arbitrary(u)? % 23 {
         0 | 1 => Op::Take { n: count(u)?, owned: bool::arbitrary(u)? },
         2 => Op::Release,
         3..=5 => Op::Poll(index(u)?),
@@ -40,6 +40,9 @@ fn op(u: &mut Unstructured<'_>) -> Result<Op> {
         16 => Op::TryRelease(count(u)?),
         17 => Op::Refill(count(u)?),
         18 => Op::SetCapacity(count(u)?),
+        19 => Op::Idle,
+        20 => Op::SetRate { tokens: index(u)?, per: index(u)? },
+        21 => Op::Tick(i8::arbitrary(u)?),
         // Seldom, as little can be done after it.
         _ if u8::arbitrary(u)? < 16 => Op::Close,
         _ => Op::SetCapacity(index(u)?),

@@ -11,10 +11,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use token_bucket::{
-    Fairness, OwnedToken, Release, ReleaseError, SetCapacityError, Take, TakeError, TakeOwned, Token, TokenBucket, TryReleaseError,
-    TryTakeError,
+    Fairness, Idle, OwnedToken, Refill, Release, ReleaseError, SetCapacityError, Take, TakeError, TakeOwned, Token, TokenBucket,
+    TryReleaseError, TryTakeError,
 };
 
 /// One line of a script. What it is done to is chosen by an index, modulo the number of things that there are.
@@ -25,6 +26,7 @@ pub enum Op {
         owned: bool,
     },
     Release,
+    Idle,
     Poll(usize),
     /// As `Poll`, with another waker, as if the task had moved.
     PollElsewhere(usize),
@@ -49,6 +51,13 @@ pub enum Op {
     TryRelease(usize),
     Refill(usize),
     SetCapacity(usize),
+    /// Of so many tokens in so many nanoseconds.
+    SetRate {
+        tokens: usize,
+        per: usize,
+    },
+    /// After so many nanoseconds; or the clock goes back.
+    Tick(i8),
     Close,
 }
 
@@ -73,6 +82,7 @@ enum Kind<'a> {
     Take(Take<'a>),
     Owned(TakeOwned),
     Release(Release<'a>),
+    Idle(Idle<'a>),
 }
 
 struct Pending<'a> {
@@ -108,6 +118,19 @@ struct Model {
     line: Vec<(Name, i64)>,
     /// Who has been given tokens and does not know it yet.
     granted: Vec<Name>,
+    clock: Clock,
+}
+
+/// What is due at a rate. It is worked out anew each time, from when the rate was set.
+struct Clock {
+    now: u64,
+    rate: (u64, u64),
+    /// When the rate was set, and the parts of a token that were due then; none is due before the clock has started.
+    start: Option<(u64, u64)>,
+    latest: u64,
+    /// What was due at the rates before, and what the ticks have had of all that.
+    before: u64,
+    had: u64,
 }
 
 /// As the bucket shows it: capacity, available, outstanding, deficit, closed.
@@ -127,6 +150,11 @@ impl Model {
         self.line.iter().copied().find(|&(_, n)| self.reaches(n))
     }
 
+    /// Whether no token is out.
+    fn is_whole(&self) -> bool {
+        self.available >= self.capacity
+    }
+
     /// Whether `n` tokens could be had at once, by somebody who may go past those who wait.
     fn has(&self, n: i64) -> bool {
         n == 0 || self.available >= n
@@ -134,6 +162,13 @@ impl Model {
 
     fn give(&mut self, n: i64) -> i64 {
         let fitted = n.min(self.max - self.available);
+        self.available += fitted;
+        fitted
+    }
+
+    /// As `give`, up to the capacity.
+    fn top_up(&mut self, n: i64) -> i64 {
+        let fitted = n.min(self.capacity - self.available).max(0);
         self.available += fitted;
         fitted
     }
@@ -174,11 +209,59 @@ impl Model {
     }
 }
 
+impl Clock {
+    fn new(tokens: u64, per: u64) -> Self {
+        Self { now: 0, rate: (tokens, per), start: None, latest: 0, before: 0, had: 0 }
+    }
+
+    fn go(&mut self, passed: i8) {
+        self.now = self.now.saturating_add_signed(passed.into());
+    }
+
+    /// The parts of tokens that have been due at this rate until then.
+    fn parts(&self, at: u64) -> u64 {
+        self.start.map_or(0, |(start, parts)| parts + (at - start) * self.rate.0)
+    }
+
+    /// Time that has been seen is not undone.
+    fn look(&mut self) {
+        self.latest = self.latest.max(self.now);
+        self.start.get_or_insert((self.latest, 0));
+    }
+
+    /// The tokens that have become due.
+    fn tick(&mut self) -> u64 {
+        self.look();
+        let due = self.before + self.parts(self.latest) / self.rate.1 - self.had;
+        self.had += due;
+        due
+    }
+
+    /// When a tick will find something, if none of what was due is left.
+    fn next(&self) -> Option<u64> {
+        let due = |at| self.parts(at) / self.rate.1;
+        (self.rate.0 > 0).then(|| (self.latest..).find(|&at| due(at) > due(self.latest)).unwrap())
+    }
+
+    /// What is due of the next token is kept, rounded down to parts of the new size.
+    fn set_rate(&mut self, tokens: u64, per: u64) {
+        self.look();
+        let parts = self.parts(self.latest);
+        self.before += parts / self.rate.1;
+        // In a pause, the parts keep their size.
+        let (part, per) =
+            if tokens == 0 { (parts % self.rate.1, self.rate.1) } else { (parts % self.rate.1 * per / self.rate.1, per) };
+        self.start = Some((self.latest, part));
+        self.rate = (tokens, per);
+    }
+}
+
 /// More than this many lines, and a waiter of a Barging bucket may have been passed over so often that it is served first.
 const EXACT: usize = 7;
 
 struct Run<'a> {
     bucket: &'a Arc<TokenBucket>,
+    refill: Refill,
     model: Model,
     futures: Vec<Pending<'a>>,
     guards: Vec<(Name, Guard<'a>)>,
@@ -257,9 +340,11 @@ impl<'a> Run<'a> {
             closed: false,
             line: Vec::new(),
             granted: Vec::new(),
+            clock: Clock::new(1, 2),
         };
         Self {
             bucket,
+            refill: Refill::new(1, Duration::from_nanos(2)).unwrap(),
             model,
             futures: Vec::new(),
             guards: Vec::new(),
@@ -337,6 +422,12 @@ impl<'a> Run<'a> {
                 self.say(format_args!("f{name} = release()"));
                 let kind = Kind::Release(bucket.release());
                 self.futures.push(Pending { name, n: 1, kind, generation: 0, polled: false, woken: false });
+            }
+            Op::Idle => {
+                let name = self.name();
+                self.say(format_args!("f{name} = idle()"));
+                let kind = Kind::Idle(bucket.idle());
+                self.futures.push(Pending { name, n: 0, kind, generation: 0, polled: false, woken: false });
             }
             Op::Poll(at) | Op::PollElsewhere(at) => {
                 if !self.futures.is_empty() {
@@ -464,6 +555,25 @@ impl<'a> Run<'a> {
                     same("returned snapshot", self.model.numbers(), found)?;
                 }
             }
+            Op::SetRate { tokens, per } => {
+                let now = self.model.clock.now;
+                self.say(format_args!("set_rate({now}, {tokens}, {per})"));
+                let result = self.refill.set_rate(Duration::from_nanos(now), tokens, Duration::from_nanos(per as u64));
+                same("set", per > 0, result.is_ok())?;
+                if per > 0 {
+                    self.model.clock.set_rate(tokens as u64, per as u64);
+                }
+            }
+            Op::Tick(passed) => {
+                self.model.clock.go(passed);
+                let now = self.model.clock.now;
+                self.say(format_args!("tick({now})"));
+                let due = self.model.clock.tick();
+                let added = self.model.top_up(due.try_into().unwrap());
+                let tick = self.refill.tick(bucket, Duration::from_nanos(now));
+                let expected = (added, due.cast_signed() - added, self.model.clock.next().map(Duration::from_nanos));
+                same("added, lost and next", expected, (int(tick.added), int(tick.lost), tick.next))?;
+            }
             Op::Close => {
                 self.say(format_args!("close()"));
                 let expected = !self.model.closed;
@@ -516,18 +626,24 @@ impl<'a> Run<'a> {
                 Poll::Pending => ("pending", None),
                 Poll::Ready(result) => (told(&result, release_error), None),
             },
+            Kind::Idle(idle) => match Pin::new(idle).poll(cx) {
+                Poll::Pending => ("pending", None),
+                Poll::Ready(()) => ("done", None),
+            },
         };
-        let is_release = matches!(future.kind, Kind::Release(_));
+        let (is_release, is_idle) = (matches!(future.kind, Kind::Release(_)), matches!(future.kind, Kind::Idle(_)));
         self.say(format_args!("poll(f{name})"));
         self.heard(found);
         let expected = if is_release {
             self.expected_release(polled, woken, found)
+        } else if is_idle {
+            self.expected_idle(polled, woken)
         } else {
             self.expected_poll(name, n, polled, woken, found)
         };
         same("result", expected, found)?;
         match found {
-            "pending" if !is_release && !polled => self.model.line.push((name, int(n))),
+            "pending" if !is_release && !is_idle && !polled => self.model.line.push((name, int(n))),
             "done" if is_release => {
                 self.model.give(1);
             }
@@ -578,12 +694,18 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// It is enough that no token was out when it was woken.
+    fn expected_idle(&self, polled: bool, woken: bool) -> &'static str {
+        if if polled { woken } else { self.model.is_whole() } { "done" } else { "pending" }
+    }
+
     /// Lets the model follow, and compares.
     fn compare(&mut self) -> Result<(), String> {
         self.steps += 1;
         let log = std::mem::take(&mut *self.log.lock().unwrap());
         let mut takers = Vec::new();
         let mut releasers = Vec::new();
+        let mut watchers = Vec::new();
         for &(name, generation) in &log {
             let Some(future) = self.futures.iter_mut().find(|future| future.name == name) else {
                 return Err(format!("f{name} is woken, but gone"));
@@ -593,7 +715,11 @@ impl<'a> Run<'a> {
                 return Err(format!("f{name} is woken once more before it was polled"));
             }
             future.woken = true;
-            if let Kind::Release(_) = future.kind { releasers.push(name) } else { takers.push(name) }
+            match future.kind {
+                Kind::Release(_) => releasers.push(name),
+                Kind::Idle(_) => watchers.push(name),
+                _ => takers.push(name),
+            }
         }
         if !log.is_empty() {
             let woken: Vec<_> = log.iter().map(|(name, _)| format!("f{name}")).collect();
@@ -618,6 +744,7 @@ impl<'a> Run<'a> {
         if !self.model.closed {
             self.compare_releasers(&releasers)?;
         }
+        self.compare_watchers(&watchers)?;
         let now = self.bucket.snapshot();
         let found = (int(now.capacity), int(now.available), int(now.outstanding), int(now.deficit), now.closed);
         same("(capacity, available, outstanding, deficit, closed)", self.model.numbers(), found)?;
@@ -627,7 +754,8 @@ impl<'a> Run<'a> {
     /// Everybody has been woken for the close, or was before.
     fn compare_closed(&mut self, takers: &mut Vec<Name>) -> Result<(), String> {
         takers.sort_unstable();
-        if let Some(future) = self.futures.iter().find(|future| future.polled && !future.woken) {
+        let is_over = |future: &Pending<'_>| !future.polled || future.woken || matches!(future.kind, Kind::Idle(_));
+        if let Some(future) = self.futures.iter().find(|future| !is_over(future)) {
             return Err(format!("f{} sleeps on in a closed bucket", future.name));
         }
         // Those who had been called have not heard of it yet, and wait until they ask.
@@ -671,6 +799,17 @@ impl<'a> Run<'a> {
             return Err("there is room, but no releaser was called".into());
         }
         Ok(())
+    }
+
+    /// All of them are called when no token is out, and none before.
+    fn compare_watchers(&self, called: &[Name]) -> Result<(), String> {
+        if !self.model.is_whole() {
+            return same("woken while tokens are out", &[][..], called);
+        }
+        match self.futures.iter().find(|future| future.polled && !future.woken && matches!(future.kind, Kind::Idle(_))) {
+            Some(future) => Err(format!("no token is out, but f{} was not called", future.name)),
+            None => Ok(()),
+        }
     }
 
     /// Lets everybody go on who can, until there is nobody; then nobody may be left who could.
