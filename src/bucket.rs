@@ -429,7 +429,8 @@ impl TokenBucket {
         self.snapshot().deficit
     }
 
-    /// How many tasks and threads wait for tokens. A hint: it is counted apart from everything else.
+    /// How many tasks and threads wait for tokens. A hint: it is counted apart from everything else, and one that is just lining
+    /// up may be counted a little before it has its place.
     pub fn waiting(&self) -> usize {
         self.line.waiting()
     }

@@ -3,14 +3,15 @@
 mod support;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, mpsc};
+use std::task::Waker;
 use std::thread;
 use std::time::Duration;
 
 use futures::executor::{LocalPool, ThreadPool};
 use futures::task::{LocalSpawnExt, SpawnExt};
 use futures_lite::future::{self, yield_now};
-use support::{both, bucket, in_time, numbers, waiting};
+use support::{both, bucket, in_time, numbers, poll_with, waiting};
 use token_bucket::{Fairness, OwnedToken, TakeError, TokenBucket, WaitError};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -224,41 +225,47 @@ fn all_runtimes_share_a_bucket_that_is_resized(fairness: Fairness) {
     });
 }
 
-/// A thread, a task of tokio, a task of smol, a thread: each waits before the next one comes.
+/// A thread, a task of tokio, a task of smol, a thread: each has its place before the next one comes.
 fn tasks_and_threads_wait_in_one_line(fairness: Fairness) {
     in_time(move || {
         let bucket = Arc::new(bucket(fairness, 1));
         let token = bucket.try_take().unwrap();
-        let (served, order) = std::sync::mpsc::channel();
+        let (served, order) = mpsc::channel();
+        let (lined_up, has_place) = mpsc::channel();
         let runtime = tokio_of_two_threads();
-        let lined_up = |number| {
-            while bucket.waiting() < number {
-                thread::yield_now();
+        // One that is counted as waiting may not have its place yet; one that was polled has.
+        let line_up = {
+            let bucket = Arc::clone(&bucket);
+            move || {
+                let mut take = bucket.take_owned();
+                assert!(poll_with(&mut take, Waker::noop()).is_pending());
+                lined_up.send(()).unwrap();
+                take
             }
         };
         let block = |number| {
-            let (bucket, served) = (Arc::clone(&bucket), served.clone());
+            let (line_up, served) = (line_up.clone(), served.clone());
             let thread = thread::spawn(move || {
-                let token = bucket.take().wait().unwrap();
+                let token = line_up().wait().unwrap();
                 served.send(number).unwrap();
                 drop(token);
             });
-            lined_up(number);
+            has_place.recv().unwrap();
             thread
         };
         let wait = |number| {
-            let (bucket, served) = (Arc::clone(&bucket), served.clone());
+            let (line_up, served) = (line_up.clone(), served.clone());
             async move {
-                let token = bucket.take().await.unwrap();
+                let token = line_up().await.unwrap();
                 served.send(number).unwrap();
                 drop(token);
             }
         };
         let first = block(1);
         let second = runtime.spawn(wait(2));
-        lined_up(2);
+        has_place.recv().unwrap();
         let third = smol::spawn(wait(3));
-        lined_up(3);
+        has_place.recv().unwrap();
         let fourth = block(4);
 
         drop(token);
@@ -392,7 +399,7 @@ fn owned_tokens_go_from_task_to_task(fairness: Fairness) {
         const TOKENS: usize = 50;
         let bucket = Arc::new(bucket(fairness, 3));
         let (to_smol, from_tokio) = smol::channel::bounded::<OwnedToken>(2);
-        let (to_thread, from_smol) = std::sync::mpsc::channel::<OwnedToken>();
+        let (to_thread, from_smol) = mpsc::channel::<OwnedToken>();
         let thread = thread::spawn(move || from_smol.into_iter().map(|token| token.count()).sum::<usize>());
         let middle = smol::spawn(async move {
             while let Ok(token) = from_tokio.recv().await {
