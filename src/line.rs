@@ -467,26 +467,27 @@ impl Line {
                 }
                 Phase::Granted | Phase::Closed | Phase::Gone => continue,
             }
-            if !left.reaches(waiter.need) {
-                if grants.len() > 0 {
-                    // Those before it may yet come back to the front, so it does not step aside before they have their tokens.
-                    desk.push_front(waiter);
-                    is_cut = true;
-                    break (true, false);
-                }
+            let fits = left.available() >= i64::from(waiter.need);
+            let is_first = self.is_fifo() || waiter.strikes.get() >= STRIKES;
+            if fits && is_first {
+                left = left.grant(waiter.need);
+                grants.push(waiter);
+                continue;
+            }
+            let reaches = left.reaches(waiter.need);
+            if grants.len() > 0 && (fits || !reaches) {
+                // Nobody is called or steps aside before those in front have their tokens, for they may yet come back.
+                desk.push_front(waiter);
+                is_cut = true;
+                break (true, false);
+            }
+            if !reaches {
                 // Behind one that keeps its place it does so too: aside, it would come before that one.
                 if late.is_empty() {
                     desk.put_aside(waiter);
                 } else {
                     late.push(waiter);
                 }
-                continue;
-            }
-            let fits = left.available() >= i64::from(waiter.need);
-            let is_first = self.is_fifo() || waiter.strikes.get() >= STRIKES;
-            if fits && is_first {
-                left = left.grant(waiter.need);
-                grants.push(waiter);
                 continue;
             }
             if fits {

@@ -1,8 +1,8 @@
 //! The order in which waiters are served, who may pass them, and who is woken when.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 
 use token_bucket::{Fairness, Token, TokenBucket, TryTakeError};
@@ -467,6 +467,31 @@ fn barging_newcomers_cannot_starve_a_request_for_many() {
     assert_eq!(late.wakes(), 1);
     drop(bucket.try_take_many(3).unwrap());
     drop(late.done().unwrap());
+    assert_eq!(numbers(&bucket), [3, 0, 0, 0]);
+}
+
+/// Who has got its tokens hears of it before another is called to try.
+#[test]
+fn barging_serves_the_starved_one_before_it_calls_the_next() {
+    struct Named(char, Arc<Mutex<String>>);
+    impl Wake for Named {
+        fn wake(self: Arc<Self>) {
+            self.1.lock().unwrap().push(self.0);
+        }
+    }
+    let bucket = bucket(Fairness::Barging, 3);
+    let held = bucket.try_take_many(2).unwrap();
+    let order = Arc::new(Mutex::new(String::new()));
+    let waker = |name| Waker::from(Arc::new(Named(name, Arc::clone(&order))));
+    let mut large = bucket.take_many(2);
+    assert!(poll_with(&mut large, &waker('l')).is_pending());
+    until_shut(&bucket);
+    let mut small = bucket.take();
+    assert!(poll_with(&mut small, &waker('s')).is_pending());
+    drop(held);
+    assert_eq!(*order.lock().unwrap(), "ls");
+    assert_eq!(numbers(&bucket), [1, 2, 0, 1]);
+    drop((large, small));
     assert_eq!(numbers(&bucket), [3, 0, 0, 0]);
 }
 
