@@ -18,6 +18,7 @@ use support::{MAX, both, bucket, in_time, numbers, poll_with, task, waiting};
 use token_bucket::{Fairness, OwnedToken, Take, TakeError, TakeOwned, TokenBucket};
 
 both! {
+    a_waker_is_cloned_once_however_often_it_comes,
     a_waker_may_call_back_when_it_is_cloned,
     a_waker_that_panics_when_it_is_cloned_loses_no_place,
     a_waker_that_panics_when_it_is_dropped_loses_nothing,
@@ -116,6 +117,25 @@ const PRANKS: [Prank; 8] = [
     |_, _, others| drop(mem::take(&mut *others.lock().unwrap())),
     |bucket, _, _| assert!(bucket.close()),
 ];
+
+fn a_waker_is_cloned_once_however_often_it_comes(fairness: Fairness) {
+    let bucket = bucket(fairness, 1);
+    let token = bucket.try_take().unwrap();
+    let clones = Arc::new(AtomicUsize::new(0));
+    let clone = Box::new({
+        let clones = Arc::clone(&clones);
+        move || drop(clones.fetch_add(1, Ordering::SeqCst))
+    });
+    let waker = Hooks { clone, ..Hooks::none() }.waker();
+    let mut take = bucket.take();
+    for _ in 0..3 {
+        assert!(poll_with(&mut take, &waker).is_pending());
+    }
+    assert_eq!(clones.load(Ordering::SeqCst), 1);
+    drop(token);
+    assert!(poll_with(&mut take, &waker).is_ready());
+    assert_eq!(clones.load(Ordering::SeqCst), 1);
+}
 
 fn a_waker_may_call_back_when_it_is_cloned(fairness: Fairness) {
     in_time(move || {

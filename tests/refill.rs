@@ -461,6 +461,8 @@ fn run(
 }
 
 proptest! {
+    // What a failure prints says all.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     /// However the ticks fall, all that was due adds up to the floor of the sum of rate × time.
     #[test]
     fn all_that_was_due_is_exact(steps in steps(Just(1_000_000_000), 1 << 56, 1 << 30)) {
