@@ -135,19 +135,20 @@ impl Count {
         }
     }
 
-    // ORDERING: Relaxed to count one more, for the word tells of it afterwards. One less is released, and acquired by who
-    // reads the count: what that one did to the word before is seen then.
+    // ORDERING: Relaxed for all, as the word orders them. One more is counted before a change of the word: who has seen the change
+    // sees the count. One less is counted after a change of the word. If that comes after a change that the reader made later, it
+    // has acquired that one, so what the reader read came before the count. So a reader who saw the count finds the word changed.
 
     pub(crate) fn add(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn sub(&self, n: usize) {
-        self.0.fetch_sub(n, Ordering::Release);
+        self.0.fetch_sub(n, Ordering::Relaxed);
     }
 
     pub(crate) fn get(&self) -> usize {
-        self.0.load(Ordering::Acquire)
+        self.0.load(Ordering::Relaxed)
     }
 }
 
