@@ -31,7 +31,7 @@ both! {
     a_task_may_be_dropped_by_its_own_wake,
     waiting_futures_keep_their_bucket,
     a_crowd_costs_no_more_for_each,
-    a_million_calls_add_up,
+    ten_million_calls_add_up,
 }
 
 type Hook = Box<dyn Fn() + Send + Sync>;
@@ -529,8 +529,8 @@ fn a_crowd_costs_no_more_for_each(fairness: Fairness) {
     }
 }
 
-fn a_million_calls_add_up(fairness: Fairness) {
-    const CALLS: u64 = 500_000;
+fn ten_million_calls_add_up(fairness: Fairness) {
+    const CALLS: u64 = 5_000_000;
     in_time(move || {
         let bucket = Arc::new(bucket(fairness, 3));
         // Put in without a take, less forgotten.
