@@ -124,7 +124,9 @@ fn a_waker_is_cloned_once_however_often_it_comes(fairness: Fairness) {
     let clones = Arc::new(AtomicUsize::new(0));
     let clone = Box::new({
         let clones = Arc::clone(&clones);
-        move || drop(clones.fetch_add(1, Ordering::SeqCst))
+        move || {
+            clones.fetch_add(1, Ordering::SeqCst);
+        }
     });
     let waker = Hooks { clone, ..Hooks::none() }.waker();
     let mut take = bucket.take();

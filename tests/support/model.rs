@@ -240,7 +240,13 @@ impl Clock {
     /// When a tick will find something, if none of what was due is left.
     fn next(&self) -> Option<u64> {
         let due = |at| self.parts(at) / self.rate.1;
-        (self.rate.0 > 0).then(|| (self.latest..).find(|&at| due(at) > due(self.latest)).unwrap())
+        (self.rate.0 > 0).then(|| {
+            let mut at = self.latest;
+            while due(at) == due(self.latest) {
+                at += 1;
+            }
+            at
+        })
     }
 
     /// What is due of the next token is kept, rounded down to parts of the new size.
@@ -571,7 +577,7 @@ impl<'a> Run<'a> {
                 let due = self.model.clock.tick();
                 let added = self.model.top_up(due.try_into().unwrap());
                 let tick = self.refill.tick(bucket, Duration::from_nanos(now));
-                let expected = (added, due.cast_signed() - added, self.model.clock.next().map(Duration::from_nanos));
+                let expected = (added, i64::try_from(due).unwrap() - added, self.model.clock.next().map(Duration::from_nanos));
                 same("added, lost and next", expected, (int(tick.added), int(tick.lost), tick.next))?;
             }
             Op::Close => {
