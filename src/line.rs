@@ -6,7 +6,9 @@
 //! changes the bucket so that a waiter may go on becomes the **server**: it sets SERVING in the same step, takes waiters
 //! out of the queue in order, gives each its tokens (one step on the word, then the waiter's phase), and leaves when
 //! nobody can be served any more. There is no other thread or task for it. If there is a server already, the change
-//! sets AGAIN instead, and the server looks once more before it leaves; so nobody waits for the server, ever.
+//! sets AGAIN instead, and the server looks once more before it leaves; so nobody waits for the server, ever. And nobody
+//! serves for ever: if others change the word faster than the server can look at the line, it steps back after
+//! [`TRIES`] tries, and whoever changes the word next serves.
 //!
 //! Waiters whom the server has taken out of the queue but could not serve lie on its **desk**: at the `front` those who
 //! are next, in order, and `aside` those who want more than the capacity, who hold up nobody and go back to the front
@@ -49,6 +51,8 @@ use crate::waiter::{self, Waiter, Wakes};
 pub(crate) const STRIKES: usize = limit(16, 2) as usize;
 /// How many returns of tokens a waiter that has been called may let pass before the next one is called as well.
 const PATIENCE: u32 = limit(256, 2);
+/// How often the word may change under a server before it steps back.
+const TRIES: u32 = limit(8, 2);
 /// How many waiters are served at most by one step on the word.
 const BATCH: usize = limit(32, 2) as usize;
 
@@ -394,6 +398,7 @@ impl Line {
         // Declared first, dropped last: L5.
         let mut wakes = Wakes::new();
         let mut desk = self.desk.open();
+        let mut tries = TRIES;
         loop {
             // From here on, AGAIN tells of what has changed since.
             let mut seen = self.word.load();
@@ -411,8 +416,18 @@ impl Line {
                 if plan.rests {
                     return;
                 }
-            } else {
-                desk.put_back(plan.grants);
+                continue;
+            }
+            desk.put_back(plan.grants);
+            tries -= 1;
+            if tries == 0 {
+                tries = TRIES;
+                // What others told this server goes out with AGAIN, so it has to look whether somebody is to serve.
+                desk.close();
+                self.word.change(|state| (state.step_back(self.is_fifo()), ()));
+                if self.word.change(|state| state.resume(self.max)) == Action::Nothing {
+                    return;
+                }
             }
         }
     }

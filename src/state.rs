@@ -207,7 +207,7 @@ impl State {
         if self.is_closed() {
             return Err(Refused::Closed);
         }
-        let queued = Self(self.0 | QUEUED | if shut { SHUT } else { 0 });
+        let queued = self.with_queued(shut);
         let unseen = !self.has(QUEUED) && self.available() > 0;
         Ok(if self.has(SERVING) || unseen { queued.summon() } else { (queued, Action::Nothing) })
     }
@@ -283,9 +283,7 @@ impl State {
         }
         let change = i64::from(capacity) - i64::from(self.capacity());
         let available = (self.available() + change).min(i64::from(max));
-        let next = Self::pack(capacity, available, self.0 & FLAGS);
-        let due = next.has(ASIDE) || (next.has(QUEUED) && available > 0) || (next.has(ROOM) && available < i64::from(max));
-        Ok(if due { next.summon() } else { (next, Action::Nothing) })
+        Ok(Self::pack(capacity, available, self.0 & FLAGS).resume(max))
     }
 
     /// `→ CLOSED`. True if it was open.
@@ -321,6 +319,14 @@ impl State {
         if self.has(QUEUED) && self.available() > 0 { self.summon() } else { (self, Action::Nothing) }
     }
 
+    /// The line is to be served if anybody in it may be able to go on.
+    pub(crate) fn resume(self, max: u32) -> (Self, Action) {
+        let available = self.available();
+        let due =
+            self.0 & (CLOSED | ASIDE) != 0 || (self.has(QUEUED) && available > 0) || (self.has(ROOM) && available < i64::from(max));
+        if due { self.summon() } else { (self, Action::Nothing) }
+    }
+
     // Transitions of the server.
 
     /// `AGAIN →`: the server looks at the line from here on.
@@ -351,6 +357,15 @@ impl State {
             word |= ASIDE;
         }
         Self(word)
+    }
+
+    /// `SERVING, AGAIN → QUEUED`, before the line has been seen whole. To be followed by [`resume`](Self::resume).
+    pub(crate) const fn step_back(self, shut: bool) -> Self {
+        Self(self.0 & !(SERVING | AGAIN)).with_queued(shut)
+    }
+
+    const fn with_queued(self, shut: bool) -> Self {
+        Self(self.0 | QUEUED | if shut { SHUT } else { 0 })
     }
 
     #[inline]

@@ -184,3 +184,44 @@ fn release_beyond_the_capacity_against_a_newcomer() {
         settled(&bucket, 4, 4);
     });
 }
+
+/// Guards `Line::serve`, which steps back if others change the word too often, and serves again if nobody else does.
+#[test]
+fn resizes_under_a_server() {
+    check(None, || {
+        let bucket = fifo(2, 1);
+        let token = bucket.try_take_owned().unwrap();
+        let first = queued(bucket.take_owned());
+        race(
+            &bucket,
+            |_| drop(token),
+            |bucket| {
+                for capacity in [2, 1, 2] {
+                    bucket.set_capacity(capacity).unwrap();
+                }
+            },
+        );
+        drop(first.wait().unwrap());
+        settled(&bucket, 0, 0);
+    });
+}
+
+/// Guards `State::resume`, by which a server that has stepped back serves on if the bucket was closed.
+#[test]
+fn shrink_and_close_under_a_server() {
+    check(None, || {
+        let bucket = fifo(1, 1);
+        let token = bucket.try_take_owned().unwrap();
+        let first = queued(bucket.take_owned());
+        race(
+            &bucket,
+            |_| drop(token),
+            |bucket| {
+                bucket.set_capacity(0).unwrap();
+                bucket.close();
+            },
+        );
+        drop(first.wait());
+        assert_eq!(bucket.waiting(), 0);
+    });
+}

@@ -226,6 +226,16 @@ table! {
         "0/8 QUEUED SHUT SERVING" => "0/8 QUEUED SHUT SERVING",
     }
 
+    resume: |state| sure(state.resume(MAX)) => {
+        "1/8 QUEUED SHUT" => "1/8 QUEUED SHUT SERVING ! Serve",
+        "1/8 QUEUED SHUT SERVING" => "1/8 QUEUED SHUT SERVING AGAIN",
+        "0/8 QUEUED SHUT" => "0/8 QUEUED SHUT",
+        "0/8 CLOSED QUEUED SHUT" => "0/8 CLOSED QUEUED SHUT SERVING ! Serve",
+        "-1/8 QUEUED ASIDE" => "-1/8 QUEUED SERVING ASIDE ! Serve",
+        "7/8 ROOM" => "7/8 SERVING ROOM ! Serve",
+        "8/8 ROOM" => "8/8 ROOM",
+    }
+
     attend: |state| sure((state.attend(), Action::Nothing)) => {
         "1/8 QUEUED SERVING AGAIN" => "1/8 QUEUED SERVING",
         "1/8 QUEUED SERVING" => "1/8 QUEUED SERVING",
@@ -233,6 +243,17 @@ table! {
 
     grant_2: |state| sure((state.grant(2), Action::Nothing)) => {
         "2/8 QUEUED SHUT SERVING" => "0/8 QUEUED SHUT SERVING",
+    }
+
+    step_back_in_a_fifo_bucket: |state| sure((state.step_back(true), Action::Nothing)) => {
+        "1/8 QUEUED SHUT SERVING" => "1/8 QUEUED SHUT",
+        "0/8 SERVING AGAIN ROOM ASIDE" => "0/8 QUEUED SHUT ROOM ASIDE",
+        "0/8 CLOSED QUEUED SHUT SERVING AGAIN" => "0/8 CLOSED QUEUED SHUT",
+    }
+
+    step_back_in_a_barging_bucket: |state| sure((state.step_back(false), Action::Nothing)) => {
+        "1/8 SERVING AGAIN" => "1/8 QUEUED",
+        "1/8 QUEUED SHUT SERVING" => "1/8 QUEUED SHUT",
     }
 
     rest_with_nothing: |state| sure((state.rest(Rest::default()), Action::Nothing)) => {
@@ -317,6 +338,8 @@ enum Step {
     AwaitAll,
     Call,
     Serve { queued: bool, shut: bool, room: bool, aside: bool },
+    Back(bool),
+    Resume,
     Close,
 }
 
@@ -333,6 +356,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::AwaitAll),
         1 => Just(Step::Call),
         4 => any::<(bool, bool, bool, bool)>().prop_map(|(queued, shut, room, aside)| Step::Serve { queued, shut, room, aside }),
+        1 => any::<bool>().prop_map(Step::Back),
+        1 => Just(Step::Resume),
         1 => Just(Step::Close),
     ];
     proptest::collection::vec(step, 1..60)
@@ -404,7 +429,9 @@ proptest! {
                 Step::Serve { queued, shut, room, aside } if state.has(SERVING) => {
                     (Some(state.attend().rest(Rest { queued, shut, room, aside })), Some(model))
                 }
-                Step::Serve { .. } => continue,
+                Step::Back(shut) if state.has(SERVING) => (Some(state.step_back(shut)), Some(model)),
+                Step::Serve { .. } | Step::Back(_) => continue,
+                Step::Resume => (Some(state.resume(MAX).0), Some(model)),
                 Step::Close => (Some(state.close().0), Some(Model { closed: true, ..model })),
             };
             prop_assert_eq!(next.map(Model::of), expected, "{:?} in {:?}", step, state);
