@@ -1,5 +1,7 @@
 //! What is seen by whom. The numbers that are read here have no ordering of their own.
 
+use std::task::Poll;
+
 use loom_tests::atomic::{AtomicUsize, Ordering::Relaxed};
 use loom_tests::{Arc, check, fifo, poll, queued, race, race3, settled};
 
@@ -177,6 +179,36 @@ fn grant_carries_on_what_others_did() {
                 assert_eq!((read.load(Relaxed), also_read.load(Relaxed)), (1, 1));
             },
         );
+        settled(&bucket, 0, 0);
+    });
+}
+
+/// Guards `AtomicState::replace`, which acquires: the word may be what it was, though it has changed meanwhile.
+#[test]
+fn grant_carries_on_what_came_back_meanwhile() {
+    check(Some(3), || {
+        let bucket = fifo(4, 2);
+        let (written, read) = number();
+        let token = bucket.try_take_owned().unwrap();
+        let mut first = queued(bucket.take_many_owned(3));
+        let (granted, has_written) = race(
+            &bucket,
+            move |bucket| {
+                bucket.set_capacity(4).unwrap();
+                match poll(&mut first) {
+                    Poll::Ready(token) => Some((token.unwrap(), read.load(Relaxed))),
+                    Poll::Pending => None,
+                }
+            },
+            move |bucket| {
+                // There is none after the grant.
+                bucket.try_take().map(|_token| written.store(1, Relaxed)).is_ok()
+            },
+        );
+        if let Some((_, seen)) = &granted {
+            assert_eq!(*seen == 1, has_written);
+        }
+        drop((token, granted));
         settled(&bucket, 0, 0);
     });
 }
