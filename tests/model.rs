@@ -55,12 +55,36 @@ fn scripts() -> impl Strategy<Value = (usize, usize, Vec<Op>)> {
     })
 }
 
-fn random(fairness: Fairness) {
+/// Some wait, and the same few lines are done over and over, so that somebody may be called or passed over in vain all the time.
+fn rounds() -> impl Strategy<Value = (usize, usize, Vec<Op>)> {
+    let n = || 1..4_usize;
+    let round = prop_oneof![
+        4 => indices().prop_map(Op::Return),
+        4 => n().prop_map(|n| Op::TryTake { n, owned: false }),
+        4 => Just(Op::PollWoken),
+        1 => indices().prop_map(Op::Poll),
+        1 => n().prop_map(Op::TryRelease),
+        1 => (0..5_usize).prop_map(Op::SetCapacity),
+        1 => Just(Op::Forget(0)),
+    ];
+    (1..5_usize, prop::collection::vec(n(), 1..4), prop::collection::vec(round, 2..6), 10..40_usize).prop_map(
+        |(capacity, waiters, round, times)| {
+            let mut ops = vec![Op::TryTake { n: 1, owned: false }; capacity];
+            for (at, n) in waiters.into_iter().enumerate() {
+                ops.extend([Op::Take { n, owned: false }, Op::Poll(at)]);
+            }
+            ops.extend(round.repeat(times));
+            (6, capacity, ops)
+        },
+    )
+}
+
+fn random(fairness: Fairness, scripts: impl Strategy<Value = (usize, usize, Vec<Op>)>) {
     // The script of a failure says all: no file of seeds is needed.
     let default = ProptestConfig::default();
     let config = ProptestConfig { cases: 6 * default.cases, failure_persistence: None, ..default };
     let result = TestRunner::new(config)
-        .run(&scripts(), |(max, capacity, ops)| run(fairness, max, capacity, &ops).map_err(TestCaseError::fail));
+        .run(&scripts, |(max, capacity, ops)| run(fairness, max, capacity, &ops).map_err(TestCaseError::fail));
     if let Err(proptest::test_runner::TestError::Fail(reason, (max, capacity, ops))) = &result {
         panic!("{reason}\nmax {max}, capacity {capacity}, {ops:?}");
     }
@@ -69,12 +93,18 @@ fn random(fairness: Fairness) {
 
 #[test]
 fn a_fifo_bucket_does_what_the_model_does() {
-    random(Fairness::Fifo);
+    random(Fairness::Fifo, scripts());
 }
 
 #[test]
 fn a_barging_bucket_does_nothing_that_the_model_forbids() {
-    random(Fairness::Barging);
+    random(Fairness::Barging, scripts());
+}
+
+/// Nor does anybody wait longer than it says.
+#[test]
+fn a_barging_bucket_starves_nobody() {
+    random(Fairness::Barging, rounds());
 }
 
 /// All scripts over a small alphabet. What goes wrong with waiters can mostly be seen with three of them.

@@ -54,7 +54,12 @@ fn script(u: &mut Unstructured<'_>) -> Result<(Fairness, usize, usize, Vec<Op>)>
     let max = 1 + index(u)? % 9;
     let capacity = index(u)? % (max + 1);
     let mut ops = Vec::new();
-    while !u.is_empty() {
+    while !u.is_empty() && ops.len() < 1000 {
+        // Now and then the last few lines over and over, so that somebody may starve.
+        if u.ratio(1, 32)? {
+            let last = ops[ops.len().saturating_sub(index(u)?)..].repeat(1 + 2 * index(u)?);
+            ops.extend(last);
+        }
         ops.push(op(u)?);
     }
     Ok((fairness, max, capacity, ops))

@@ -3,7 +3,7 @@
 //!
 //! The model of a Fifo bucket is two numbers and a `Vec` of those who wait, in the order in which they were first polled.
 //! A Barging bucket may choose whom it lets on, so there the model follows what the bucket does, and checks that it may
-//! do that, and that nobody is forgotten.
+//! do that, that nobody is forgotten, and that who was called or passed over in vain for 16 times is served first.
 #![allow(unreachable_pub, reason = "it is a module of a test")]
 
 use std::fmt::Write as _;
@@ -92,6 +92,19 @@ struct Pending<'a> {
     generation: usize,
     polled: bool,
     woken: bool,
+    /// In a Barging bucket: how often it was called or passed over in vain, at the least and at the most.
+    strikes: usize,
+    chances: usize,
+}
+
+impl<'a> Pending<'a> {
+    fn waits_for_room(&self) -> bool {
+        self.polled && matches!(self.kind, Kind::Release(_))
+    }
+
+    fn new(name: Name, n: usize, kind: Kind<'a>) -> Self {
+        Self { name, n, kind, generation: 0, polled: false, woken: false, strikes: 0, chances: 0 }
+    }
 }
 
 enum Guard<'a> {
@@ -262,8 +275,8 @@ impl Clock {
     }
 }
 
-/// More than this many lines, and a waiter of a Barging bucket may have been passed over so often that it is served first.
-const EXACT: usize = 7;
+/// How often a waiter of a Barging bucket is called or passed over in vain before it is served first.
+const STRIKES: usize = 16;
 
 struct Run<'a> {
     bucket: &'a Arc<TokenBucket>,
@@ -274,7 +287,10 @@ struct Run<'a> {
     log: Log,
     script: String,
     names: Name,
-    steps: usize,
+    /// What was available after the step before.
+    available: i64,
+    /// Whether the line may be served in this step.
+    serves: bool,
     /// Whether anybody has ever wanted more than the capacity.
     aside: bool,
 }
@@ -357,7 +373,8 @@ impl<'a> Run<'a> {
             log: Log::default(),
             script,
             names: 0,
-            steps: 0,
+            available: int(capacity),
+            serves: false,
             aside: false,
         }
     }
@@ -391,11 +408,40 @@ impl<'a> Run<'a> {
             Some(n == 0)
         } else if self.is_fifo() {
             Some(self.model.first().is_none())
-        } else if self.steps > EXACT && !self.model.line.is_empty() {
-            None
-        } else {
+        } else if self.is_starved() {
+            Some(false)
+        } else if self.all_are_young() {
             Some(true)
+        } else {
+            None
         }
+    }
+
+    fn future(&self, name: Name) -> &Pending<'a> {
+        self.futures.iter().find(|future| future.name == name).expect("who waits has a future")
+    }
+
+    fn future_mut(&mut self, name: Name) -> &mut Pending<'a> {
+        self.futures.iter_mut().find(|future| future.name == name).expect("who waits has a future")
+    }
+
+    fn is_young(&self, name: Name) -> bool {
+        self.future(name).chances < STRIKES
+    }
+
+    /// Whether nobody who waits can have lost so often that it is served first.
+    fn all_are_young(&self) -> bool {
+        self.model.line.iter().all(|&(name, _)| self.is_young(name))
+    }
+
+    /// How many have been called, and have not run since.
+    fn on_their_way(&self) -> usize {
+        self.model.line.iter().filter(|&&(name, _)| self.future(name).woken).count()
+    }
+
+    /// Whether the first one in a Barging line has surely lost so often that it is served before anyone else.
+    fn is_starved(&self) -> bool {
+        self.on_their_way() == 0 && self.model.first().is_some_and(|(name, _)| self.future(name).strikes >= STRIKES)
     }
 
     fn expected_take(&self, n: i64, found: &'static str) -> &'static str {
@@ -416,24 +462,32 @@ impl<'a> Run<'a> {
     #[allow(clippy::too_many_lines, reason = "a list of what can be done")]
     fn step(&mut self, op: Op) -> Result<(), String> {
         let bucket = self.bucket;
+        self.serves = match op {
+            Op::Take { .. } | Op::Release | Op::Idle | Op::Forget(_) | Op::Split { .. } | Op::Merge { .. } | Op::SetRate { .. } => {
+                false
+            }
+            // They make room.
+            Op::TryTake { .. } | Op::TryTakeUpTo(_) => self.futures.iter().any(Pending::waits_for_room),
+            _ => true,
+        };
         match op {
             Op::Take { n, owned } => {
                 let name = self.name();
                 let kind = if owned { Kind::Owned(bucket.take_many_owned(n)) } else { Kind::Take(bucket.take_many(n)) };
                 self.say(format_args!("f{name} = take_many{}({n})", if owned { "_owned" } else { "" }));
-                self.futures.push(Pending { name, n, kind, generation: 0, polled: false, woken: false });
+                self.futures.push(Pending::new(name, n, kind));
             }
             Op::Release => {
                 let name = self.name();
                 self.say(format_args!("f{name} = release()"));
                 let kind = Kind::Release(bucket.release());
-                self.futures.push(Pending { name, n: 1, kind, generation: 0, polled: false, woken: false });
+                self.futures.push(Pending::new(name, 1, kind));
             }
             Op::Idle => {
                 let name = self.name();
                 self.say(format_args!("f{name} = idle()"));
                 let kind = Kind::Idle(bucket.idle());
-                self.futures.push(Pending { name, n: 0, kind, generation: 0, polled: false, woken: false });
+                self.futures.push(Pending::new(name, 0, kind));
             }
             Op::Poll(at) | Op::PollElsewhere(at) => {
                 if !self.futures.is_empty() {
@@ -650,6 +704,7 @@ impl<'a> Run<'a> {
         same("result", expected, found)?;
         match found {
             "pending" if !is_release && !is_idle && !polled => self.model.line.push((name, int(n))),
+            "pending" if woken && !is_release && !self.is_fifo() => self.strike(name),
             "done" if is_release => {
                 self.model.give(1);
             }
@@ -664,8 +719,23 @@ impl<'a> Run<'a> {
             same("count", n, guard.count())?;
             self.keep(guard);
         }
-        self.steps += 1;
         self.compare()
+    }
+
+    /// It was called or passed over in vain.
+    fn strike(&mut self, name: Name) {
+        let future = self.future_mut(name);
+        future.strikes += 1;
+        future.chances += 1;
+    }
+
+    /// Wherever there are tokens while the line is served, anybody may be passed over.
+    fn take_chances(&mut self) {
+        if self.serves && self.available.max(self.model.available) > 0 {
+            for future in &mut self.futures {
+                future.chances += usize::from(self.model.line.iter().any(|&(name, _)| name == future.name));
+            }
+        }
     }
 
     fn expected_poll(&self, name: Name, n: usize, polled: bool, woken: bool, found: &'static str) -> &'static str {
@@ -680,10 +750,10 @@ impl<'a> Run<'a> {
             "closed"
         } else if self.is_fifo() || !woken || !self.model.has(int(n)) {
             "pending"
-        } else if self.steps > EXACT {
-            found
-        } else {
+        } else if self.all_are_young() {
             "done"
+        } else {
+            found
         }
     }
 
@@ -707,7 +777,6 @@ impl<'a> Run<'a> {
 
     /// Lets the model follow, and compares.
     fn compare(&mut self) -> Result<(), String> {
-        self.steps += 1;
         let log = std::mem::take(&mut *self.log.lock().unwrap());
         let mut takers = Vec::new();
         let mut releasers = Vec::new();
@@ -737,16 +806,22 @@ impl<'a> Run<'a> {
         } else if self.is_fifo() {
             same("woken, in order", self.model.serve(), takers)?;
         } else {
+            self.take_chances();
             // Those who have been served are the first ones that were woken; the others were called.
             let served = self.model.line.len().checked_sub(waiting).ok_or("more wait than have come")?;
             if served > takers.len() {
                 return Err(format!("{served} fewer wait, but {} were woken", takers.len()));
             }
             for name in takers.drain(..served) {
+                if self.is_young(name) {
+                    return Err(format!("f{name} is served, but cannot have lost so often"));
+                }
                 self.model.grant(name)?;
             }
             self.compare_called(&takers)?;
+            self.pass_over();
         }
+        self.available = self.model.available;
         if !self.model.closed {
             self.compare_releasers(&releasers)?;
         }
@@ -772,15 +847,28 @@ impl<'a> Run<'a> {
         same("woken by the close", dismissed.into_iter().map(|(name, _)| name).collect(), std::mem::take(takers))
     }
 
+    /// Whoever is first in a Barging line is passed over if tokens have come, but too few, and nobody is on the way to them.
+    fn pass_over(&mut self) {
+        let brought = self.model.available > self.available.max(0);
+        match self.model.first() {
+            Some((name, n)) if brought && !self.model.has(n) && self.on_their_way() == 0 => {
+                self.future_mut(name).strikes += 1;
+            }
+            _ => {}
+        }
+    }
+
     /// Nobody was called in vain, and nobody who can go on has been forgotten.
     fn compare_called(&mut self, called: &[Name]) -> Result<(), String> {
         for &(name, n) in &self.model.line {
             if called.contains(&name) && !self.model.has(n) {
                 return Err(format!("f{name} is called for {n} tokens, but there are {}", self.model.available));
             }
+            if called.contains(&name) && self.future(name).strikes >= STRIKES {
+                return Err(format!("f{name} is called, but has lost so often that it should be served"));
+            }
         }
-        let is_woken = |name| self.futures.iter().any(|future| future.name == name && future.woken);
-        let on_their_way = self.model.line.iter().filter(|&&(name, _)| is_woken(name)).count();
+        let on_their_way = self.on_their_way();
         // One who comes back from aside is called although one who came later has been.
         self.aside |= self.model.line.iter().any(|&(_, n)| n > self.model.capacity);
         if on_their_way > 1 && !self.aside {
@@ -799,8 +887,7 @@ impl<'a> Run<'a> {
         if !room && !called.is_empty() {
             return Err("a releaser is called, but there is no room".into());
         }
-        let mut releasers =
-            self.futures.iter().filter(|future| future.polled && matches!(future.kind, Kind::Release(_))).peekable();
+        let mut releasers = self.futures.iter().filter(|future| future.waits_for_room()).peekable();
         if room && releasers.peek().is_some() && !releasers.any(|future| future.woken) {
             return Err("there is room, but no releaser was called".into());
         }
