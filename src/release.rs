@@ -17,7 +17,8 @@ use crate::{ReleaseError, TokenBucket, TryReleaseError};
 ///
 /// # Fairness
 ///
-/// Releasers wait in a line of their own, first come first served, but one that comes when there is room need not line up.
+/// Releasers wait in a line of their own, and are called first come first served, but one that comes when there is room need not line
+/// up. So one that was called may find the bucket full again; it lines up anew then.
 ///
 /// # Errors
 ///

@@ -295,6 +295,8 @@ struct Run<'a> {
     serves: bool,
     /// How many such steps there were since somebody was called.
     passed: usize,
+    /// How many can be on their way in a Barging bucket: each one who calls another when it has run.
+    most: usize,
     /// Whether anybody has ever wanted more than the capacity.
     aside: bool,
 }
@@ -380,6 +382,7 @@ impl<'a> Run<'a> {
             available: int(capacity),
             serves: false,
             passed: 0,
+            most: 1,
             aside: false,
         }
     }
@@ -879,10 +882,11 @@ impl<'a> Run<'a> {
         if called.is_empty() {
             self.passed += usize::from(self.serves);
         } else {
-            let at_once = called.len() > 1 || (on_their_way > 1 && self.passed < PATIENCE);
+            let at_once = called.len() > 1 || (on_their_way > self.most && self.passed < PATIENCE);
             if at_once && !self.aside {
-                return Err(format!("{on_their_way} have been called, where one at a time would do"));
+                return Err(format!("{on_their_way} have been called, where {} would do", self.most));
             }
+            self.most = self.most.max(on_their_way);
             self.passed = 0;
         }
         match self.model.first() {
