@@ -10,7 +10,7 @@
 
 use crate::state::State;
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use crate::sync::const_fn;
+use crate::sync::{const_fn, look};
 
 /// The word.
 pub(crate) struct AtomicState(AtomicU64);
@@ -28,6 +28,11 @@ impl AtomicState {
         // ORDERING: Acquire, with the Release half of every change: a getter that shows tokens to be back shows
         // what was done before they came back, and a refusal is ordered after what it is based on.
         State::from_bits(self.0.load(Ordering::Acquire))
+    }
+
+    /// As [`load`](Self::load), for the server.
+    pub(crate) fn look(&self) -> State {
+        State::from_bits(look(&self.0))
     }
 
     /// Applies a transition, or leaves the word as it is where that refuses.

@@ -480,8 +480,8 @@ impl TokenBucket {
     /// Waits until no token is out, that is, [`outstanding`](Self::outstanding) is 0: a future, which can also block a
     /// thread ([`Idle::wait`]). It does not stop anybody from taking more; [close](Self::close) the bucket first for an orderly end.
     ///
-    /// It is ready when there was such a moment since it was first polled. (Tokens that go straight on to those who wait for them do not
-    /// make one.) A [forgotten](Token::forget) token stays out until one is released in
+    /// It is ready when there was such a moment since it was first polled. (Tokens that go straight on to those who wait for them, or
+    /// just come for them, do not make one.) A [forgotten](Token::forget) token stays out until one is released in
     /// its place.
     ///
     /// # Examples

@@ -86,6 +86,9 @@ struct Taken<'a> {
     count: u32,
 }
 
+/// A server whose wakers have not run yet: if one of them panics, somebody may still have to serve.
+struct Unfinished<'a>(&'a Line);
+
 /// What the server is going to do, if the word is still the one that it looked at.
 struct Plan {
     grants: Few<Arc<Waiter>>,
@@ -194,7 +197,7 @@ impl Line {
     #[inline]
     pub(crate) fn set_capacity(&self, capacity: u32) -> Result<State, Refused> {
         let (action, state) = self.word.update(|state| {
-            let (state, action) = state.set_capacity(capacity, self.max)?;
+            let (state, action) = state.set_capacity(capacity, self.max, self.is_fifo())?;
             Ok((state, (action, state)))
         })?;
         self.act(action);
@@ -355,8 +358,9 @@ impl Line {
         if self.state().is_whole() {
             return None;
         }
+        let waiter = Waiter::new(0, waker);
         self.watching.add();
-        let place = Place::new(Waiter::new(0, waker), &self.whole);
+        let place = Place::new(waiter, &self.whole);
         // L3, with ASIDE for QUEUED.
         if self.word.change(State::await_all) {
             self.unwatch(place);
@@ -395,13 +399,30 @@ impl Line {
     /// Serves the line. SERVING has been set for it.
     #[cold]
     fn serve(&self) {
+        loop {
+            let unfinished = Unfinished(self);
+            let done = self.serve_or_step_back();
+            mem::forget(unfinished);
+            if done || self.resume() == Action::Nothing {
+                return;
+            }
+        }
+    }
+
+    /// What was told to a server that has stepped back went out with AGAIN: is anybody to serve, and does nobody else?
+    fn resume(&self) -> Action {
+        self.word.change(|state| state.resume(self.max))
+    }
+
+    /// Serves the line; false if others have changed the word under it too often. Those who have been served are woken either way.
+    fn serve_or_step_back(&self) -> bool {
         // Declared first, dropped last: L5.
         let mut wakes = Wakes::new();
         let mut desk = self.desk.open();
         let mut tries = TRIES;
         loop {
             // From here on, AGAIN tells of what has changed since.
-            let mut seen = self.word.load();
+            let mut seen = self.word.look();
             if seen.is_changed() {
                 seen = self.word.change(|state| (state.attend(), state.attend()));
             }
@@ -414,20 +435,16 @@ impl Line {
             if self.word.replace(seen, plan.next) {
                 self.hand_over(plan.grants, &mut wakes);
                 if plan.rests {
-                    return;
+                    return true;
                 }
                 continue;
             }
             desk.put_back(plan.grants);
             tries -= 1;
             if tries == 0 {
-                tries = TRIES;
-                // What others told this server goes out with AGAIN, so it has to look whether somebody is to serve.
                 desk.close();
-                self.word.change(|state| (state.step_back(self.is_fifo()), ()));
-                if self.word.change(|state| state.resume(self.max)) == Action::Nothing {
-                    return;
-                }
+                self.word.change(|state| (state.step_back(), ()));
+                return false;
             }
         }
     }
@@ -582,9 +599,10 @@ impl Line {
             .is_some()
     }
 
-    /// Calls all who wait for all tokens to be back, if they are.
+    /// Calls all who wait for all tokens to be back, if they are. They still are when the last one has been told, so nobody
+    /// is who has lined up since and holds one.
     fn call_watchers(&self, seen: State, wakes: &mut Wakes) {
-        if seen.is_whole() {
+        if seen.stays_whole() {
             for waiter in core::iter::from_fn(|| waiter::next(&self.whole)) {
                 wakes.push(waiter.tell(Phase::Called).ok().flatten());
             }
@@ -621,6 +639,12 @@ impl Taken<'_> {
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
         self.line.give(self.count as usize);
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        self.0.act(self.0.resume());
     }
 }
 

@@ -19,7 +19,7 @@
 //! |---------|----------------------------------------------------------------------------|-----------------------|-------------|
 //! | CLOSED  | no take, release or resize succeeds any more                               | `close`               | nobody      |
 //! | QUEUED  | a taker may be waiting: tokens that come back are to be shown to the line  | `enqueue`, the server | the server  |
-//! | SHUT    | newcomers may not take, not even what is there                             | `enqueue`, the server | the server  |
+//! | SHUT    | newcomers may not take, not even what is there                | whoever leaves it to the line first | the server  |
 //! | SERVING | somebody, the *server*, is looking after the line and owns it              | whoever is to serve   | the server  |
 //! | AGAIN   | the line has changed while it was served: look again before leaving        | everybody else        | the server  |
 //! | ROOM    | a releaser may be waiting for room                                         | `enqueue_release`     | the server  |
@@ -169,6 +169,11 @@ impl State {
         self.available() >= i64::from(self.capacity())
     }
 
+    /// Whether no token is out, and none goes out until the server has changed the word.
+    pub(crate) fn stays_whole(self) -> bool {
+        self.is_whole() && self.0 & (SHUT | CLOSED) != 0
+    }
+
     /// Whether a request for `n` can be served without growth: it is within the capacity, or even there.
     pub(crate) fn reaches(self, n: u32) -> bool {
         i64::from(n) <= i64::from(self.capacity()).max(self.available())
@@ -207,7 +212,7 @@ impl State {
         if self.is_closed() {
             return Err(Refused::Closed);
         }
-        let queued = self.with_queued(shut);
+        let queued = Self(self.0 | QUEUED | if shut { SHUT } else { 0 });
         let unseen = !self.has(QUEUED) && self.available() > 0;
         Ok(if self.has(SERVING) || unseen { queued.summon() } else { (queued, Action::Nothing) })
     }
@@ -277,13 +282,16 @@ impl State {
 
     /// `capacity → c, available → min(available + (c - capacity), max)`.
     #[inline]
-    pub(crate) fn set_capacity(self, capacity: u32, max: u32) -> Result<(Self, Action), Refused> {
+    ///
+    /// If newcomers may not pass (`shut`), they are SHUT out until the server has seen whether those ASIDE are concerned.
+    pub(crate) fn set_capacity(self, capacity: u32, max: u32, shut: bool) -> Result<(Self, Action), Refused> {
         if self.is_closed() {
             return Err(Refused::Closed);
         }
         let change = i64::from(capacity) - i64::from(self.capacity());
         let available = (self.available() + change).min(i64::from(max));
-        Ok(Self::pack(capacity, available, self.0 & FLAGS).resume(max))
+        let shut = if shut && self.has(ASIDE) { SHUT } else { 0 };
+        Ok(Self::pack(capacity, available, self.0 & FLAGS | shut).resume(max))
     }
 
     /// `→ CLOSED`. True if it was open.
@@ -301,10 +309,12 @@ impl State {
     }
 
     /// Tokens have come; the line is to see them. Where newcomers may pass anyway, a waiter that is on its way will do.
+    ///
+    /// If they are for somebody ASIDE, or all are back, newcomers are SHUT out until the server has seen it.
     fn show(self) -> (Self, Action) {
         let available = self.available();
         if self.has(ASIDE) && self.is_whole() {
-            self.summon()
+            Self(self.0 | SHUT).summon()
         } else if !self.has(QUEUED) || available <= 0 {
             (self, Action::Nothing)
         } else if self.0 & (SHUT | SERVING) == 0 {
@@ -359,13 +369,11 @@ impl State {
         Self(word)
     }
 
-    /// `SERVING, AGAIN → QUEUED`, before the line has been seen whole. To be followed by [`resume`](Self::resume).
-    pub(crate) const fn step_back(self, shut: bool) -> Self {
-        Self(self.0 & !(SERVING | AGAIN)).with_queued(shut)
-    }
-
-    const fn with_queued(self, shut: bool) -> Self {
-        Self(self.0 | QUEUED | if shut { SHUT } else { 0 })
+    /// `SERVING, AGAIN → QUEUED SHUT`, before the line has been seen whole: whoever brings tokens serves, and nobody takes any.
+    ///
+    /// To be followed by [`resume`](Self::resume).
+    pub(crate) const fn step_back(self) -> Self {
+        Self(self.0 & !(SERVING | AGAIN) | QUEUED | SHUT)
     }
 
     #[inline]

@@ -125,6 +125,17 @@ pub(crate) const fn limit(_value: u32, modelled: u32) -> u32 {
     modelled
 }
 
+/// A load, except under loom, which tries no changes of others before a load that another access follows.
+#[cfg(not(loom))]
+#[inline]
+pub(crate) fn look(word: &atomic::AtomicU64) -> u64 {
+    word.load(atomic::Ordering::Acquire)
+}
+#[cfg(loom)]
+pub(crate) fn look(word: &atomic::AtomicU64) -> u64 {
+    word.fetch_or(0, atomic::Ordering::AcqRel)
+}
+
 /// A place for one `T`, put and taken as a whole by anybody at any time.
 #[cfg(not(loom))]
 pub(crate) struct Slot<T>(crossbeam_utils::atomic::AtomicCell<Option<T>>);

@@ -1,7 +1,8 @@
 //! Waiting for all tokens to be back.
 
 use loom_tests::atomic::{AtomicUsize, Ordering::Relaxed};
-use loom_tests::{Arc, check, fifo, queued, race, race3, settled};
+use loom_tests::{Arc, check, fifo, poll, queued, race, race3, settled};
+use token_bucket::TokenBucket;
 
 /// Guards `State::show`, which has the line served when the last token comes back, and `Line::watch`, which listens first
 /// and changes the word then.
@@ -119,6 +120,46 @@ fn idle_against_two_drops() {
         let other = queued(bucket.idle());
         race3(&bucket, |_| drop(one), |_| drop(two), |bucket| bucket.idle().wait());
         other.wait();
+        settled(&bucket, 0, 0);
+    });
+}
+
+/// Guards `State::stays_whole`: who has taken a token, and lines up then, is not told that all are back because the server has
+/// seen them.
+#[test]
+fn idle_of_one_who_holds_a_token() {
+    check(Some(3), || {
+        let bucket = fifo(2, 1);
+        bucket.try_release().unwrap();
+        let first = queued(bucket.release());
+        race(
+            &bucket,
+            |bucket| bucket.try_take().unwrap().forget(),
+            |bucket| {
+                let token = bucket.try_take().unwrap();
+                if bucket.available() == 0 {
+                    let mut idle = bucket.idle();
+                    assert!(poll(&mut idle).is_pending() && poll(&mut idle).is_pending());
+                }
+                token.forget();
+            },
+        );
+        first.wait().unwrap();
+        settled(&bucket, 0, 0);
+    });
+}
+
+/// Guards `State::show`, which shuts newcomers out until those who wait for all tokens have been told that they are back.
+#[test]
+fn idle_against_drop_and_take() {
+    check(Some(3), || {
+        let bucket = fifo(1, 1);
+        let token = bucket.try_take_owned().unwrap();
+        let mut idle = queued(bucket.idle());
+        let ((), next) = race(&bucket, |_| drop(token), TokenBucket::try_take_owned);
+        // In between, none was out.
+        assert!(poll(&mut idle).is_ready());
+        drop(next);
         settled(&bucket, 0, 0);
     });
 }

@@ -116,9 +116,9 @@ table! {
         "0/2 QUEUED SERVING" => "2/2 QUEUED SERVING AGAIN",
         // Those aside wait for more tokens than the capacity, or for all to be back.
         "0/3 ASIDE" => "2/3 ASIDE",
-        "0/2 ASIDE" => "2/2 SERVING ASIDE ! Serve",
-        "1/2 ASIDE" => "3/2 SERVING ASIDE ! Serve",
-        "0/2 CLOSED ASIDE" => "2/2 CLOSED SERVING ASIDE ! Serve",
+        "0/2 ASIDE" => "2/2 SHUT SERVING ASIDE ! Serve",
+        "1/2 ASIDE" => "3/2 SHUT SERVING ASIDE ! Serve",
+        "0/2 CLOSED ASIDE" => "2/2 CLOSED SHUT SERVING ASIDE ! Serve",
         "3/8 ROOM" => "5/8 ROOM",
     }
 
@@ -151,7 +151,7 @@ table! {
         "2/2 QUEUED SHUT" => "2/2 QUEUED SHUT",
         "2/2 QUEUED" => "2/2 QUEUED",
         // Of those aside it reaches who waits for all to be back.
-        "0/1 ASIDE" => "1/1 SERVING ASIDE ! Serve",
+        "0/1 ASIDE" => "1/1 SHUT SERVING ASIDE ! Serve",
         "0/3 ASIDE" => "2/3 ASIDE",
     }
 
@@ -187,7 +187,7 @@ table! {
         "3/2 SERVING" => "3/2 SERVING",
     }
 
-    set_capacity_5: |state| state.set_capacity(5, MAX) => {
+    set_capacity_5: |state| state.set_capacity(5, MAX, true) => {
         "8/8" => "5/5",
         "1/8" => "-2/5",
         "0/0" => "5/5",
@@ -202,11 +202,16 @@ table! {
         // The head may want more than this.
         "4/8 QUEUED SHUT" => "1/5 QUEUED SHUT SERVING ! Serve",
         // One who waits aside comes first from now on, even if there is nothing for it yet.
-        "-5/0 ASIDE" => "0/5 SERVING ASIDE ! Serve",
+        "-5/0 ASIDE" => "0/5 SHUT SERVING ASIDE ! Serve",
         // A shrink makes room.
         "8/8 ROOM" => "5/5 SERVING ROOM ! Serve",
         "8/2 ROOM" => "8/5 ROOM",
         "0/0 SERVING QUEUED" => "5/5 QUEUED SERVING AGAIN",
+    }
+
+    set_capacity_5_where_newcomers_may_pass: |state| state.set_capacity(5, MAX, false) => {
+        "0/0 ASIDE" => "5/5 SERVING ASIDE ! Serve",
+        "0/0 QUEUED" => "5/5 QUEUED SERVING ! Serve",
     }
 
     close: |state| sure(state.close()).map(|(state, (action, _))| (state, action)) => {
@@ -245,15 +250,10 @@ table! {
         "2/8 QUEUED SHUT SERVING" => "0/8 QUEUED SHUT SERVING",
     }
 
-    step_back_in_a_fifo_bucket: |state| sure((state.step_back(true), Action::Nothing)) => {
+    step_back: |state| sure((state.step_back(), Action::Nothing)) => {
         "1/8 QUEUED SHUT SERVING" => "1/8 QUEUED SHUT",
         "0/8 SERVING AGAIN ROOM ASIDE" => "0/8 QUEUED SHUT ROOM ASIDE",
         "0/8 CLOSED QUEUED SHUT SERVING AGAIN" => "0/8 CLOSED QUEUED SHUT",
-    }
-
-    step_back_in_a_barging_bucket: |state| sure((state.step_back(false), Action::Nothing)) => {
-        "1/8 SERVING AGAIN" => "1/8 QUEUED",
-        "1/8 QUEUED SHUT SERVING" => "1/8 QUEUED SHUT",
     }
 
     rest_with_nothing: |state| sure((state.rest(Rest::default()), Action::Nothing)) => {
@@ -312,7 +312,7 @@ fn the_ends_of_every_field() {
     }
     let full = State::new(MAX_CAPACITY);
     assert_eq!(full.take(MAX_CAPACITY).map(|(state, _)| state.available()), Ok(0));
-    let (owing, _) = State::pack(MAX_CAPACITY, 0, 0).set_capacity(0, MAX_CAPACITY).expect("open");
+    let (owing, _) = State::pack(MAX_CAPACITY, 0, 0).set_capacity(0, MAX_CAPACITY, true).expect("open");
     assert_eq!(owing.available(), -max);
     assert_eq!(owing.give(usize::MAX, MAX_CAPACITY).1.1 as i64, 2 * max);
 }
@@ -332,13 +332,13 @@ enum Step {
     Give(usize),
     TopUp(usize),
     Release(usize),
-    SetCapacity(u32),
+    SetCapacity(u32, bool),
     Enqueue(bool),
     EnqueueRelease,
     AwaitAll,
     Call,
     Serve { queued: bool, shut: bool, room: bool, aside: bool },
-    Back(bool),
+    Back,
     Resume,
     Close,
 }
@@ -350,13 +350,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (0..=20_usize).prop_map(Step::Give),
         2 => (0..=20_usize).prop_map(Step::TopUp),
         2 => (0..=MAX as usize).prop_map(Step::Release),
-        3 => (0..=MAX).prop_map(Step::SetCapacity),
+        3 => (0..=MAX, any::<bool>()).prop_map(|(c, shut)| Step::SetCapacity(c, shut)),
         2 => any::<bool>().prop_map(Step::Enqueue),
         1 => Just(Step::EnqueueRelease),
         1 => Just(Step::AwaitAll),
         1 => Just(Step::Call),
         4 => any::<(bool, bool, bool, bool)>().prop_map(|(queued, shut, room, aside)| Step::Serve { queued, shut, room, aside }),
-        1 => any::<bool>().prop_map(Step::Back),
+        1 => Just(Step::Back),
         1 => Just(Step::Resume),
         1 => Just(Step::Close),
     ];
@@ -412,8 +412,8 @@ proptest! {
                     state.release(n, MAX).ok().map(|(next, _)| next),
                     (!model.closed && model.available + n as i64 <= i64::from(MAX)).then(|| model.add(n as i64)),
                 ),
-                Step::SetCapacity(c) => (
-                    state.set_capacity(c, MAX).ok().map(|(next, _)| next),
+                Step::SetCapacity(c, shut) => (
+                    state.set_capacity(c, MAX, shut).ok().map(|(next, _)| next),
                     (!model.closed).then(|| {
                         let c = i64::from(c);
                         Model { capacity: c, ..model.add(c - model.capacity) }
@@ -429,8 +429,8 @@ proptest! {
                 Step::Serve { queued, shut, room, aside } if state.has(SERVING) => {
                     (Some(state.attend().rest(Rest { queued, shut, room, aside })), Some(model))
                 }
-                Step::Back(shut) if state.has(SERVING) => (Some(state.step_back(shut)), Some(model)),
-                Step::Serve { .. } | Step::Back(_) => continue,
+                Step::Back if state.has(SERVING) => (Some(state.step_back()), Some(model)),
+                Step::Serve { .. } | Step::Back => continue,
                 Step::Resume => (Some(state.resume(MAX).0), Some(model)),
                 Step::Close => (Some(state.close().0), Some(Model { closed: true, ..model })),
             };

@@ -8,7 +8,6 @@
 //! * A waiter may leave while it is being served. Then the server gives its tokens back, maybe after the waiter is gone.
 //! * While others serve, `try_take` may be refused although there is enough.
 //! * Who lines up while the bucket is closed may have been served in between, and gives the tokens back.
-//! * A waiter aside that a growth has made possible holds up newcomers from the time on when it was served.
 
 #![allow(unreachable_pub, reason = "it is a module of a test")]
 
@@ -84,8 +83,6 @@ pub struct Event {
 struct Waiter {
     id: Id,
     n: i64,
-    /// Has it ever wanted more than there could be, since all were served?
-    aside: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -123,14 +120,6 @@ impl State {
         self.available = (self.available + n).min(self.max);
     }
 
-    /// To be called after each change.
-    fn put_aside(&mut self) {
-        let most = self.capacity.max(self.available);
-        for waiter in &mut self.line {
-            waiter.aside |= waiter.n > most;
-        }
-    }
-
     fn knows(&self, id: Id) -> bool {
         self.line.iter().any(|waiter| waiter.id == id) || self.granted.iter().any(|grant| grant.id == id)
     }
@@ -141,7 +130,7 @@ impl State {
         }
         let mut next = self.clone();
         next.waited = true;
-        next.line.push(Waiter { id, n, aside: false });
+        next.line.push(Waiter { id, n });
         Some(next)
     }
 
@@ -155,7 +144,7 @@ impl State {
             return None;
         }
         let mut next = self.clone();
-        let Waiter { id, n, .. } = next.line.remove(at);
+        let Waiter { id, n } = next.line.remove(at);
         next.available -= n;
         next.granted.push(Grant { id, n, told: false });
         Some(next)
@@ -170,19 +159,16 @@ impl State {
             *self = next;
         }
         self.granted.iter_mut().for_each(|grant| grant.told = true);
-        self.line.iter_mut().for_each(|waiter| waiter.aside = false);
         self.dismissed = self.closed;
-        self.put_aside();
     }
 
-    /// Whether a newcomer may take `n`; `meanwhile` others may be serving.
-    fn may_take(&self, n: i64, meanwhile: bool) -> bool {
-        let shut = self.fifo && self.first().is_some_and(|at| !(self.line[at].aside && meanwhile));
-        !self.closed && self.available >= n && !shut
+    /// Whether a newcomer may take `n`, or may be refused; `meanwhile` others may be serving.
+    fn may_take(&self, n: i64) -> bool {
+        !self.closed && self.available >= n && !(self.fifo && self.first().is_some())
     }
 
     fn may_refuse(&self, n: i64, meanwhile: bool) -> bool {
-        let shut = self.fifo && (self.first().is_some() || (self.waited && meanwhile));
+        let shut = (self.fifo && self.first().is_some()) || (self.waited && meanwhile);
         !self.closed && (self.available < n || shut)
     }
 
@@ -193,7 +179,6 @@ impl State {
     fn with(&self, change: impl FnOnce(&mut Self)) -> Vec<Self> {
         let mut next = self.clone();
         change(&mut next);
-        next.put_aside();
         vec![next]
     }
 
@@ -244,16 +229,16 @@ impl State {
         let closed = self.when(self.closed, |_| {});
         match (call, answer) {
             (Call::Poll(id, n) | Call::Wait(id, n), Answer::Done) if !self.knows(id) => {
-                self.when(self.may_take(n, meanwhile), |next| next.available -= n)
+                self.when(self.may_take(n), |next| next.available -= n)
             }
             (Call::Poll(id, _) | Call::Wait(id, _), Answer::Closed) if !self.knows(id) => closed,
             (Call::Wait(id, _), Answer::NotNow) | (Call::Cancel(id), Answer::Done) => self.cancel(id),
             (Call::Poll(id, _) | Call::Wait(id, _), Answer::Closed) if self.closed => self.cancel(id),
             (Call::Poll(id, _) | Call::Wait(id, _) | Call::PollAgain(id), answer) => self.ask(id, answer),
-            (Call::TryTake(n), Answer::Done) => self.when(self.may_take(n, meanwhile), |next| next.available -= n),
+            (Call::TryTake(n), Answer::Done) => self.when(self.may_take(n), |next| next.available -= n),
             (Call::TryTake(n), Answer::NotNow) => self.when(self.may_refuse(n, meanwhile), |_| {}),
             (Call::TryTakeUpTo(n), Answer::Count(count)) => {
-                let may = self.may_take(1, meanwhile) && count == n.min(self.available);
+                let may = self.may_take(1) && count == n.min(self.available);
                 self.when(may, |next| next.available -= count)
             }
             (Call::TryTakeUpTo(_), Answer::NotNow) => self.when(self.may_refuse(1, meanwhile), |_| {}),
@@ -320,7 +305,6 @@ impl Search<'_> {
             let mut next = state.clone();
             let n = next.late.remove(at);
             next.give(n);
-            next.put_aside();
             if self.go_on(done, next) {
                 return true;
             }
@@ -332,10 +316,7 @@ impl Search<'_> {
                 continue;
             }
             if let Call::Poll(id, n) | Call::Wait(id, n) = call {
-                if state.line_up(id, n).is_some_and(|mut next| {
-                    next.put_aside();
-                    self.go_on(done, next)
-                }) {
+                if state.line_up(id, n).is_some_and(|next| self.go_on(done, next)) {
                     return true;
                 }
             }
