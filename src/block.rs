@@ -83,8 +83,8 @@ macro_rules! waits {
                 }
             }
 
-            /// Blocks this thread until the future is ready, but no longer than to the `deadline`. What can be had at
-            /// once is had, also if the deadline has passed.
+            /// Blocks this thread until the future is ready, but no longer than to the `deadline`. What can be had
+            /// without waiting is had, also if the deadline has passed.
             ///
             /// # Errors
             ///

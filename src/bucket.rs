@@ -92,8 +92,8 @@ pub enum Fairness {
     /// Who finds tokens may take them, past the line; so running threads do not stop for sleeping ones.
     ///
     /// A token that comes back is left in the bucket, and the waiter at the head of the line is called to take it, if
-    /// it is still there. Starvation is bounded: a waiter that was called or passed over in vain 16 times shuts the bucket for
-    /// newcomers, and is served before anyone else.
+    /// it is still there. Starvation is bounded: a waiter shuts the bucket for newcomers, and is served before anyone else, at the
+    /// latest when it was called or passed over in vain 16 times.
     ///
     /// One waiter is called at a time; the next one when that one has run. (If it does not run, although it was
     /// woken, the next one is called after 256 more returns of tokens.)
@@ -209,8 +209,8 @@ impl TokenBucket {
 
     /// Takes one token if there is one, and if it is not for somebody who waits.
     ///
-    /// Never blocks. While another thread is just handing out tokens to waiters it may find [`Empty`](TryTakeError::Empty)
-    /// what will turn out to be left.
+    /// Never blocks. While another thread is just handing out tokens, or looks whether those that have come are for somebody who waits, it
+    /// may find [`Empty`](TryTakeError::Empty) what will turn out to be left.
     ///
     /// # Errors
     ///
@@ -366,12 +366,14 @@ impl TokenBucket {
     /// Changes the capacity, in one atomic step, and returns the state right after it.
     ///
     /// The available tokens change by as much as the capacity does (but they are never more than
-    /// [`max_capacity`](Self::max_capacity)). When this returns, the new capacity is in force; nothing is left to be done later.
+    /// [`max_capacity`](Self::max_capacity)). When this returns, the new capacity is in force. Those who can go on
+    /// because of it have been told, or are told by a thread that is about it already.
     ///
     /// * A shrink never takes a token away from its holder, and never waits. If more tokens are out than the new
     ///   capacity, the rest is a [`deficit`](Self::deficit), which the next tokens that come back make up, before any waiter
     ///   gets one. A growth makes it up as well, so after 10 → 0 → 10 there are 10 again, whatever is out.
-    /// * A growth lets as many waiters on as the tokens suffice for, in order, and wakes nobody else.
+    /// * A growth lets as many waiters on as the tokens suffice for, in order, and wakes nobody else. (In a [`Fairness::Barging`] bucket
+    ///   each one calls the next, and newcomers may come between.)
     /// * A waiting request for more than the new capacity steps aside until the capacity is large enough again, and
     ///   holds up nobody meanwhile.
     /// * 0 pauses the bucket: everyone waits, in order.

@@ -111,8 +111,13 @@ impl OpenDesk<'_> {
         self.stock().into_iter().flat_map(|papers| papers.aside.drain(..).chain(papers.front.drain(..)))
     }
 
+    /// Whether anybody waits aside. As long as it seems so, no return of tokens is a plain one.
     pub(crate) fn has_aside(&mut self) -> bool {
-        self.stock().is_some_and(|papers| !papers.aside.is_empty())
+        let Some(papers) = self.stock() else { return false };
+        while papers.aside.last().is_some_and(|waiter| waiter.phase.load() != Phase::Waiting) {
+            papers.aside.pop();
+        }
+        !papers.aside.is_empty()
     }
 
     /// Leaves the desk to the next server. If there is none, it can still be used.

@@ -106,7 +106,7 @@ impl Error for RateError {}
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum TryTakeError {
-    /// There are too few tokens, or they are for those who wait.
+    /// There are too few tokens, or they are for those who wait, or another thread is just finding that out.
     Empty,
     /// The bucket was closed.
     Closed(Closed),

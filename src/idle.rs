@@ -17,7 +17,7 @@ use crate::line::Place;
 ///
 /// # Fairness
 ///
-/// It takes no token, and holds up nobody. All who wait for this are woken together.
+/// It takes no token, and holds up nobody (but for a moment, while it is told that all are back). All who wait for this are woken together.
 ///
 /// # Memory ordering
 ///
@@ -29,7 +29,7 @@ use crate::line::Place;
 ///
 /// # Cancel safety
 ///
-/// Dropping it has no effect on anybody else.
+/// Dropping it takes nothing from anybody.
 #[must_use = "futures do nothing unless polled, awaited or waited for"]
 pub struct Idle<'a> {
     bucket: &'a TokenBucket,

@@ -7,8 +7,8 @@
 //! out of the queue in order, gives each its tokens (one step on the word, then the waiter's phase), and leaves when
 //! nobody can be served any more. There is no other thread or task for it. If there is a server already, the change
 //! sets AGAIN instead, and the server looks once more before it leaves; so nobody waits for the server, ever. And nobody
-//! serves for ever: if others change the word faster than the server can look at the line, it steps back after
-//! [`TRIES`] tries, and whoever changes the word next serves.
+//! serves because others keep it from finishing: if they change the word faster than it can look at the line, it steps back
+//! after [`TRIES`] tries, and serves on only if nobody else has begun to.
 //!
 //! Waiters whom the server has taken out of the queue but could not serve lie on its **desk**: at the `front` those who
 //! are next, in order, and `aside` those who want more than the capacity, who hold up nobody and go back to the front
@@ -85,9 +85,6 @@ struct Taken<'a> {
     line: &'a Line,
     count: u32,
 }
-
-/// A server whose wakers have not run yet: if one of them panics, somebody may still have to serve.
-struct Unfinished<'a>(&'a Line);
 
 /// What the server is going to do, if the word is still the one that it looked at.
 struct Plan {
@@ -329,8 +326,9 @@ impl Line {
                 Ok(Some(place))
             }
             Ok((action, true)) => {
-                self.leave_room(place);
+                let waker = self.give_up_room(place);
                 self.act(action);
+                drop(waker);
                 Ok(None)
             }
             Err(refused) => {
@@ -343,11 +341,16 @@ impl Line {
     /// Gives up a place for room. If it had been called, the next one may go on.
     #[cold]
     pub(crate) fn leave_room(&self, place: Place) {
+        drop(self.give_up_room(place));
+    }
+
+    /// As [`leave_room`](Self::leave_room), with the waker left to be dropped when nothing else is left to be done.
+    fn give_up_room(&self, place: Place) -> Option<Waker> {
         let Place { waiter, listener } = place;
         if listener.discard() && waiter.phase.leave() == Phase::Called {
             self.act(self.word.change(|state| state.pass_room(self.max)));
         }
-        drop(waiter.take_waker());
+        waiter.take_waker()
     }
 
     // What waits for all tokens to be back.
@@ -374,7 +377,10 @@ impl Line {
         let Place { waiter, listener } = place;
         listener.discard();
         self.watching.sub(1);
-        drop(waiter.take_waker());
+        let waker = waiter.take_waker();
+        // If it was the last one, ASIDE is of no more use.
+        self.act(self.word.change(State::call));
+        drop(waker);
     }
 
     // The server.
@@ -399,25 +405,14 @@ impl Line {
     /// Serves the line. SERVING has been set for it.
     #[cold]
     fn serve(&self) {
-        loop {
-            let unfinished = Unfinished(self);
-            let done = self.serve_or_step_back();
-            mem::forget(unfinished);
-            if done || self.resume() == Action::Nothing {
-                return;
-            }
-        }
-    }
-
-    /// What was told to a server that has stepped back went out with AGAIN: is anybody to serve, and does nobody else?
-    fn resume(&self) -> Action {
-        self.word.change(|state| state.resume(self.max))
-    }
-
-    /// Serves the line; false if others have changed the word under it too often. Those who have been served are woken either way.
-    fn serve_or_step_back(&self) -> bool {
         // Declared first, dropped last: L5.
         let mut wakes = Wakes::new();
+        // What was told to a server that has stepped back went out with AGAIN: is there anything to do, and does nobody else?
+        while !self.serve_or_step_back(&mut wakes) && self.word.change(|state| state.resume(self.max)) != Action::Nothing {}
+    }
+
+    /// Serves the line; false if others have changed the word under it too often.
+    fn serve_or_step_back(&self, wakes: &mut Wakes) -> bool {
         let mut desk = self.desk.open();
         let mut tries = TRIES;
         loop {
@@ -426,14 +421,13 @@ impl Line {
             if seen.is_changed() {
                 seen = self.word.change(|state| (state.attend(), state.attend()));
             }
-            let plan =
-                if seen.is_closed() { self.dismiss(seen, &mut desk, &mut wakes) } else { self.plan(seen, &mut desk, &mut wakes) };
+            let plan = if seen.is_closed() { self.dismiss(seen, &mut desk, wakes) } else { self.plan(seen, &mut desk, wakes) };
             if plan.rests {
                 // Back it goes, for the next server may come as soon as the word says that this one rests.
                 desk.close();
             }
             if self.word.replace(seen, plan.next) {
-                self.hand_over(plan.grants, &mut wakes);
+                self.hand_over(plan.grants, wakes);
                 if plan.rests {
                     return true;
                 }
@@ -541,14 +535,21 @@ impl Line {
             desk.push_front(waiter);
         }
         let watched = self.watching.get() > 0;
-        if watched && grants.len() == 0 {
-            self.call_watchers(seen, wakes);
+        // Before anybody is told that all tokens are back, it is made sure that they stay.
+        let all_back = watched && left.is_whole();
+        let told = all_back && grants.len() == 0 && seen.stays_whole();
+        if told {
+            self.call_watchers(wakes);
         }
-        // Grants may have made room for a releaser, and left all that there should be.
-        let goes_on = is_cut || room || (watched && left.is_whole());
-        let rests = grants.len() == 0 || !goes_on;
+        // Grants may have made room for a releaser.
+        let goes_on = (all_back && !told) || (grants.len() > 0 && (is_cut || room));
         let rest = Rest { queued, shut, room, aside: watched || desk.has_aside() };
-        Plan { grants, next: if rests { left.rest(rest) } else { left }, rests }
+        let next = match goes_on {
+            false => left.rest(rest),
+            true if all_back => left.shut(),
+            true => left,
+        };
+        Plan { grants, next, rests: !goes_on }
     }
 
     /// Sends everybody home.
@@ -566,8 +567,8 @@ impl Line {
             while self.call_releaser(wakes) {}
         }
         let watched = self.watching.get() > 0;
-        if watched {
-            self.call_watchers(seen, wakes);
+        if watched && seen.stays_whole() {
+            self.call_watchers(wakes);
         }
         Plan { grants: Few::new(), next: seen.rest(Rest { aside: watched, ..Rest::default() }), rests: true }
     }
@@ -599,13 +600,11 @@ impl Line {
             .is_some()
     }
 
-    /// Calls all who wait for all tokens to be back, if they are. They still are when the last one has been told, so nobody
-    /// is who has lined up since and holds one.
-    fn call_watchers(&self, seen: State, wakes: &mut Wakes) {
-        if seen.stays_whole() {
-            for waiter in core::iter::from_fn(|| waiter::next(&self.whole)) {
-                wakes.push(waiter.tell(Phase::Called).ok().flatten());
-            }
+    /// Calls all who wait for all tokens to be back. They are until the last one has been told: nobody has lined up since who
+    /// holds one.
+    fn call_watchers(&self, wakes: &mut Wakes) {
+        for waiter in core::iter::from_fn(|| waiter::next(&self.whole)) {
+            wakes.push(waiter.tell(Phase::Called).ok().flatten());
         }
     }
 }
@@ -642,15 +641,29 @@ impl Drop for Taken<'_> {
     }
 }
 
-impl Drop for Unfinished<'_> {
-    fn drop(&mut self) {
-        self.0.act(self.0.resume());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_who_was_aside_leaves_nothing_in_the_word() {
+        let line = Line::new(8, 2);
+        let mut places = [3, 4].map(|n| {
+            line.enqueue(n, Waker::noop())
+                .map(|(place, action)| {
+                    line.act(action);
+                    Some(place)
+                })
+                .unwrap()
+        });
+        line.take(1).unwrap();
+        line.give(1);
+        for place in &mut places {
+            assert_ne!(line.state(), State::new(2));
+            line.cancel(place.take().unwrap());
+        }
+        assert_eq!(line.state(), State::new(2));
+    }
 
     /// ASIDE stays no longer than there is need, for with it no return of tokens is a plain one.
     #[test]

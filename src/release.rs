@@ -18,7 +18,8 @@ use crate::{ReleaseError, TokenBucket, TryReleaseError};
 /// # Fairness
 ///
 /// Releasers wait in a line of their own, and are called first come first served, but one that comes when there is room need not line
-/// up. So one that was called may find the bucket full again; it lines up anew then.
+/// up. One that was called may find the bucket full again, as others came first or more were called than there is room for; then it
+/// lines up anew, at the end.
 ///
 /// # Errors
 ///

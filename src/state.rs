@@ -19,7 +19,7 @@
 //! |---------|----------------------------------------------------------------------------|-----------------------|-------------|
 //! | CLOSED  | no take, release or resize succeeds any more                               | `close`               | nobody      |
 //! | QUEUED  | a taker may be waiting: tokens that come back are to be shown to the line  | `enqueue`, the server | the server  |
-//! | SHUT    | newcomers may not take, not even what is there                | whoever leaves it to the line first | the server  |
+//! | SHUT    | newcomers may not take, not even what is there                             | the above, `show`, `set_capacity` | the server |
 //! | SERVING | somebody, the *server*, is looking after the line and owns it              | whoever is to serve   | the server  |
 //! | AGAIN   | the line has changed while it was served: look again before leaving        | everybody else        | the server  |
 //! | ROOM    | a releaser may be waiting for room                                         | `enqueue_release`     | the server  |
@@ -32,7 +32,7 @@
 //! * **S3** CLOSED is never cleared, and nothing but a return of tokens changes a closed word's numbers.
 //! * **S4** AGAIN is set only while SERVING is.
 //! * **S5** Whatever could let a waiter on yields [`Action::Serve`] or [`Action::Call`], or leaves AGAIN to the server
-//!   that is at work: a return with QUEUED, a growth or the last return with ASIDE, a shrink or take with ROOM, a close.
+//!   that is at work: a return with QUEUED, a resize or the last return with ASIDE, a shrink or take with ROOM, a close.
 
 #![allow(
     clippy::cast_possible_truncation,
@@ -281,16 +281,16 @@ impl State {
     // Resize and close.
 
     /// `capacity → c, available → min(available + (c - capacity), max)`.
-    #[inline]
     ///
-    /// If newcomers may not pass (`shut`), they are SHUT out until the server has seen whether those ASIDE are concerned.
+    /// If newcomers may not pass (`shut`), a growth shuts them out until the server has seen whether it is for somebody ASIDE.
+    #[inline]
     pub(crate) fn set_capacity(self, capacity: u32, max: u32, shut: bool) -> Result<(Self, Action), Refused> {
         if self.is_closed() {
             return Err(Refused::Closed);
         }
         let change = i64::from(capacity) - i64::from(self.capacity());
         let available = (self.available() + change).min(i64::from(max));
-        let shut = if shut && self.has(ASIDE) { SHUT } else { 0 };
+        let shut = if shut && change > 0 && self.has(ASIDE) { SHUT } else { 0 };
         Ok(Self::pack(capacity, available, self.0 & FLAGS | shut).resume(max))
     }
 
@@ -310,11 +310,13 @@ impl State {
 
     /// Tokens have come; the line is to see them. Where newcomers may pass anyway, a waiter that is on its way will do.
     ///
-    /// If they are for somebody ASIDE, or all are back, newcomers are SHUT out until the server has seen it.
+    /// If they may be for somebody ASIDE who wants more than the capacity, newcomers are SHUT out until the server has seen it.
     fn show(self) -> (Self, Action) {
-        let available = self.available();
-        if self.has(ASIDE) && self.is_whole() {
-            Self(self.0 | SHUT).summon()
+        let (available, capacity) = (self.available(), i64::from(self.capacity()));
+        if self.has(ASIDE) && available > capacity {
+            self.shut().summon()
+        } else if self.has(ASIDE) && available == capacity {
+            self.summon()
         } else if !self.has(QUEUED) || available <= 0 {
             (self, Action::Nothing)
         } else if self.0 & (SHUT | SERVING) == 0 {
@@ -324,9 +326,9 @@ impl State {
         }
     }
 
-    /// Nobody is on its way, or not any more: the line is to be served if it has QUEUED and there are tokens.
+    /// Nobody is on its way, or somebody has left: the line is to be served if there is anything for it, or for the server to clear up.
     pub(crate) fn call(self) -> (Self, Action) {
-        if self.has(QUEUED) && self.available() > 0 { self.summon() } else { (self, Action::Nothing) }
+        if self.has(ASIDE) || (self.has(QUEUED) && self.available() > 0) { self.summon() } else { (self, Action::Nothing) }
     }
 
     /// The line is to be served if anybody in it may be able to go on.
@@ -348,6 +350,11 @@ impl State {
     pub(crate) fn grant(self, n: u32) -> Self {
         debug_assert!(self.has(SERVING) && self.has_available(n));
         Self(self.0 - u64::from(n) * ONE_TOKEN)
+    }
+
+    /// `→ SHUT`
+    pub(crate) const fn shut(self) -> Self {
+        Self(self.0 | SHUT)
     }
 
     /// `SERVING →`, with what is left to be known about the line.

@@ -23,6 +23,7 @@ both! {
     a_waker_that_panics_when_it_is_cloned_loses_no_place,
     a_waker_that_panics_when_it_is_dropped_loses_nothing,
     a_waker_that_panics_when_it_was_woken_loses_nothing,
+    a_waker_that_panics_when_a_release_drops_it_holds_up_nobody,
     a_leaked_future_that_was_not_polled_costs_nothing,
     a_leaked_future_that_was_granted_keeps_its_tokens,
     a_leaked_future_aside_holds_up_nobody,
@@ -253,6 +254,30 @@ fn a_waker_that_panics_when_it_is_dropped_loses_nothing(fairness: Fairness) {
     bucket.try_take().unwrap().forget();
     second.done().unwrap();
     assert_eq!(numbers(&bucket), [MAX, 0, 0, 0]);
+}
+
+/// While its waker is cloned, there comes to be room for the releaser, and one who waits for the token: so the waker is not needed.
+fn a_waker_that_panics_when_a_release_drops_it_holds_up_nobody(fairness: Fairness) {
+    let bucket = Arc::new(TokenBucket::new(1, 1).unwrap().with_fairness(fairness));
+    let armed = Arc::new(AtomicBool::new(false));
+    let others = Arc::new(Mutex::new((None, None)));
+    let clone = {
+        let (bucket, armed, others) = (Arc::clone(&bucket), Arc::clone(&armed), Arc::clone(&others));
+        once(move || {
+            *others.lock().unwrap() = (bucket.try_take_owned().ok(), Some(waiting(bucket.take_owned())));
+            armed.store(true, Ordering::SeqCst);
+        })
+    };
+    let drop_it = move || assert!(!armed.swap(false, Ordering::SeqCst), "on purpose");
+    let waker = Hooks { clone, drop: Box::new(drop_it), ..Hooks::none() }.waker();
+    assert!(panics(|| poll_with(&mut bucket.release(), &waker)));
+    let (held, other) = mem::take(&mut *others.lock().unwrap());
+    let mut other = other.expect("the waker was cloned");
+    assert!(other.is_woken());
+    drop(other.done().unwrap());
+    drop(held);
+    drop(bucket.try_take().unwrap());
+    assert_eq!(numbers(&bucket), [1, 0, 0, 0]);
 }
 
 /// The waker is consumed by the wake, and panics as it goes; then by the close.

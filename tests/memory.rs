@@ -102,13 +102,15 @@ fn at_most<R>(most: usize, f: impl FnOnce() -> R) -> R {
 fn worn(fairness: Fairness, capacity: usize) -> Arc<TokenBucket> {
     let bucket = Arc::new(bucket(fairness, 0));
     let waker = Waker::noop();
-    let mut takes = [1, 1, support::MAX].map(|n| bucket.take_many(n));
+    let mut takes: Vec<_> = [1, 1, support::MAX].map(|n| bucket.take_many(n)).into();
     for take in &mut takes {
         assert!(poll_with(take, waker).is_pending());
     }
     bucket.set_capacity(1).unwrap();
-    drop(takes);
+    takes.drain(..2);
+    // The last one has stepped aside, and comes back.
     bucket.set_capacity(support::MAX).unwrap();
+    drop(takes);
     let mut release = bucket.release();
     assert!(poll_with(&mut release, waker).is_pending());
     drop(release);
@@ -311,7 +313,6 @@ fn a_wait_aside_leaves_nothing(fairness: Fairness) {
                 assert!(poll_with(&mut take, waker).is_ready());
             }
             drop(take);
-            // What has left may lie on the desk until somebody looks.
             bucket.set_capacity(3).unwrap();
             bucket.set_capacity(1).unwrap();
         });

@@ -102,8 +102,7 @@ fn close_against_a_loser() {
     });
 }
 
-/// Guards `waiter::next`, which goes on when it has taken out one who has not quite lined up: the one behind it would not
-/// be seen, and the one before it does not come back to a closed bucket.
+/// Guards `State::enqueue`, which refuses in a closed bucket, also one that has been taken out before it had quite lined up.
 #[test]
 fn close_against_two_takers() {
     check(Some(3), || {

@@ -3,7 +3,7 @@
 use std::task::Poll;
 
 use loom_tests::atomic::{AtomicUsize, Ordering::Relaxed};
-use loom_tests::{Arc, check, fifo, poll, queued, race, race3, settled};
+use loom_tests::{Arc, barging, check, fifo, poll, queued, race, race3, settled};
 
 /// A number to be written before a token comes back, and to be read by who gets it.
 fn number() -> (Arc<AtomicUsize>, Arc<AtomicUsize>) {
@@ -187,10 +187,15 @@ fn grant_carries_on_what_others_did() {
 #[test]
 fn grant_carries_on_what_came_back_meanwhile() {
     check(Some(3), || {
-        let bucket = fifo(4, 2);
+        let bucket = barging(4, 3);
         let (written, read) = number();
         let token = bucket.try_take_owned().unwrap();
         let mut first = queued(bucket.take_many_owned(3));
+        // Passed over until it is to be served first; then it wants more than there can be.
+        while let Ok(token) = bucket.try_take() {
+            drop(token);
+        }
+        bucket.set_capacity(2).unwrap();
         let (granted, has_written) = race(
             &bucket,
             move |bucket| {

@@ -1,11 +1,8 @@
 //! Growth and shrinking.
 
-use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::pin::Pin;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::Poll;
 
-use loom_tests::{Arc, check, fifo, poll, queued, race, race3, settled};
+use loom_tests::{check, fifo, poll, queued, race, race3, settled};
 
 /// Guards `State::set_capacity` and `State::give`: a shrink and a return are steps on one word, in any order.
 #[test]
@@ -260,38 +257,5 @@ fn release_for_one_aside_against_a_newcomer() {
         assert!(newcomer.is_none(), "it has passed one who could use the token");
         assert!(poll(&mut first).is_ready());
         settled(&bucket, 0, 1);
-    });
-}
-
-/// Guards `Unfinished`: a server that has stepped back serves on though one of its wakers has panicked.
-#[test]
-fn resizes_under_a_server_with_a_waker_that_panics() {
-    struct Panics;
-    impl Wake for Panics {
-        fn wake(self: Arc<Self>) {
-            // Without a message each time.
-            resume_unwind(Box::new(()));
-        }
-    }
-    check(Some(4), || {
-        let bucket = fifo(4, 3);
-        let tokens = bucket.try_take_many_owned(3).unwrap();
-        let mut first = bucket.take_owned();
-        let waker = Waker::from(Arc::new(Panics));
-        assert!(Pin::new(&mut first).poll(&mut Context::from_waker(&waker)).is_pending());
-        // Two are served at once (in a model), and the third one then.
-        let others = [queued(bucket.take_owned()), queued(bucket.take_owned())];
-        race(
-            &bucket,
-            |_| catch_unwind(AssertUnwindSafe(|| drop(tokens))).is_err(),
-            |bucket| {
-                let resize = |capacity| bucket.set_capacity(capacity).is_ok();
-                catch_unwind(AssertUnwindSafe(|| [4, 3, 4].map(resize))).is_err()
-            },
-        );
-        let served = others.map(|mut other| poll(&mut other));
-        assert!(served.iter().all(Poll::is_ready));
-        drop((first, served));
-        settled(&bucket, 0, 0);
     });
 }

@@ -116,9 +116,9 @@ table! {
         "0/2 QUEUED SERVING" => "2/2 QUEUED SERVING AGAIN",
         // Those aside wait for more tokens than the capacity, or for all to be back.
         "0/3 ASIDE" => "2/3 ASIDE",
-        "0/2 ASIDE" => "2/2 SHUT SERVING ASIDE ! Serve",
+        "0/2 ASIDE" => "2/2 SERVING ASIDE ! Serve",
         "1/2 ASIDE" => "3/2 SHUT SERVING ASIDE ! Serve",
-        "0/2 CLOSED ASIDE" => "2/2 CLOSED SHUT SERVING ASIDE ! Serve",
+        "0/2 CLOSED ASIDE" => "2/2 CLOSED SERVING ASIDE ! Serve",
         "3/8 ROOM" => "5/8 ROOM",
     }
 
@@ -151,7 +151,7 @@ table! {
         "2/2 QUEUED SHUT" => "2/2 QUEUED SHUT",
         "2/2 QUEUED" => "2/2 QUEUED",
         // Of those aside it reaches who waits for all to be back.
-        "0/1 ASIDE" => "1/1 SHUT SERVING ASIDE ! Serve",
+        "0/1 ASIDE" => "1/1 SERVING ASIDE ! Serve",
         "0/3 ASIDE" => "2/3 ASIDE",
     }
 
@@ -203,6 +203,8 @@ table! {
         "4/8 QUEUED SHUT" => "1/5 QUEUED SHUT SERVING ! Serve",
         // One who waits aside comes first from now on, even if there is nothing for it yet.
         "-5/0 ASIDE" => "0/5 SHUT SERVING ASIDE ! Serve",
+        "8/8 ASIDE" => "5/5 SERVING ASIDE ! Serve",
+        "5/5 ASIDE" => "5/5 SERVING ASIDE ! Serve",
         // A shrink makes room.
         "8/8 ROOM" => "5/5 SERVING ROOM ! Serve",
         "8/2 ROOM" => "8/5 ROOM",
@@ -229,6 +231,7 @@ table! {
         "1/8" => "1/8",
         "1/8 QUEUED SERVING" => "1/8 QUEUED SERVING AGAIN",
         "0/8 QUEUED SHUT SERVING" => "0/8 QUEUED SHUT SERVING",
+        "0/8 ASIDE" => "0/8 SERVING ASIDE ! Serve",
     }
 
     resume: |state| sure(state.resume(MAX)) => {
@@ -254,6 +257,10 @@ table! {
         "1/8 QUEUED SHUT SERVING" => "1/8 QUEUED SHUT",
         "0/8 SERVING AGAIN ROOM ASIDE" => "0/8 QUEUED SHUT ROOM ASIDE",
         "0/8 CLOSED QUEUED SHUT SERVING AGAIN" => "0/8 CLOSED QUEUED SHUT",
+    }
+
+    shut: |state| sure((state.shut(), Action::Nothing)) => {
+        "2/2 SERVING ASIDE" => "2/2 SHUT SERVING ASIDE",
     }
 
     rest_with_nothing: |state| sure((state.rest(Rest::default()), Action::Nothing)) => {
