@@ -6,9 +6,9 @@
 //! changes the bucket so that a waiter may go on becomes the **server**: it sets SERVING in the same step, takes waiters
 //! out of the queue in order, gives each its tokens (one step on the word, then the waiter's phase), and leaves when
 //! nobody can be served any more. There is no other thread or task for it. If there is a server already, the change
-//! sets AGAIN instead, and the server looks once more before it leaves; so nobody waits for the server, ever. And nobody
-//! serves because others keep it from finishing: if they change the word faster than it can look at the line, it steps back
-//! after [`TRIES`] tries, and serves on only if nobody else has begun to.
+//! sets AGAIN instead, and the server looks once more before it leaves; so nobody waits for the server, ever. If others
+//! change the word faster than the server can look at the line, it steps back after [`TRIES`] tries, and serves on only if
+//! nobody else has begun to.
 //!
 //! Waiters whom the server has taken out of the queue but could not serve lie on its **desk**: at the `front` those who
 //! are next, in order, and `aside` those who want more than the capacity, who hold up nobody and go back to the front
