@@ -15,23 +15,20 @@ fn idle_against_drop() {
     });
 }
 
-/// Guards `State::await_all`, which sets AGAIN for a server at work. One who has gone left ASIDE behind, so nothing else tells
-/// the server, who is about to clear it, of the newcomer.
+/// Guards `State::await_all`, which sets AGAIN for a server at work: here one who leaves, and is about to clear ASIDE. For the word
+/// has that already, so nothing else tells of the newcomer.
 ///
 /// And `Line::watch`, which counts before the word tells of it.
 #[test]
 fn idle_meets_server() {
     check(Some(3), || {
-        let bucket = fifo(2, 2);
-        let mut tokens = bucket.try_take_many_owned(2).unwrap();
-        drop(queued(bucket.idle()));
-        let first = queued(bucket.take_owned());
+        let bucket = fifo(1, 1);
+        let token = bucket.try_take_owned().unwrap();
         race(
             &bucket,
-            |_| {
-                drop(tokens.split(1));
-                drop(first.wait().unwrap());
-                drop(tokens);
+            |bucket| {
+                drop(queued(bucket.idle()));
+                drop(token);
             },
             |bucket| bucket.idle().wait(),
         );
