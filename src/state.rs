@@ -290,6 +290,10 @@ impl State {
         }
         let change = i64::from(capacity) - i64::from(self.capacity());
         let available = (self.available() + change).min(i64::from(max));
+        if self.0 & FLAGS == 0 {
+            // Nobody has to hear of it.
+            return Ok((Self::pack(capacity, available, 0), Action::Nothing));
+        }
         let shut = if shut && change > 0 && self.has(ASIDE) { SHUT } else { 0 };
         Ok(Self::pack(capacity, available, self.0 & FLAGS | shut).resume(max))
     }
