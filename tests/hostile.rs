@@ -217,11 +217,15 @@ fn a_waker_that_panics_when_it_is_cloned_loses_no_place(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [1, 0, 0, 0]);
 }
 
+/// What panics once it is armed, and once only.
+fn panics_if(armed: &Arc<AtomicBool>) -> Hook {
+    let armed = Arc::clone(armed);
+    Box::new(move || assert!(!armed.swap(false, Ordering::SeqCst), "on purpose"))
+}
+
 /// A waker whose drop panics, but only in the hands of the bucket.
 fn panics_on_drop(armed: &Arc<AtomicBool>) -> Waker {
-    let armed = Arc::clone(armed);
-    let drop = move || assert!(!armed.swap(false, Ordering::SeqCst), "on purpose");
-    Hooks { drop: Box::new(drop), ..Hooks::none() }.waker()
+    Hooks { drop: panics_if(armed), ..Hooks::none() }.waker()
 }
 
 fn a_waker_that_panics_when_it_is_dropped_loses_nothing(fairness: Fairness) {
@@ -268,8 +272,7 @@ fn a_waker_that_panics_when_a_release_drops_it_holds_up_nobody(fairness: Fairnes
             armed.store(true, Ordering::SeqCst);
         })
     };
-    let drop_it = move || assert!(!armed.swap(false, Ordering::SeqCst), "on purpose");
-    let waker = Hooks { clone, drop: Box::new(drop_it), ..Hooks::none() }.waker();
+    let waker = Hooks { clone, drop: panics_if(&armed), ..Hooks::none() }.waker();
     assert!(panics(|| poll_with(&mut bucket.release(), &waker)));
     let (held, other) = mem::take(&mut *others.lock().unwrap());
     let mut other = other.expect("the waker was cloned");

@@ -120,8 +120,8 @@ fn idle_against_two_drops() {
     });
 }
 
-/// Guards `State::stays_whole`, and `Line::plan`, which makes it so: who has taken a token, and lines up then, is not told that all are back because the server has
-/// seen them.
+/// Guards `State::stays_whole`, and `Line::plan`, which makes it so: who has taken a token, and lines up then, is not told that all
+/// are back because the server has seen them.
 #[test]
 fn idle_of_one_who_holds_a_token() {
     check(Some(3), || {
