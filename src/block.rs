@@ -7,6 +7,8 @@ use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+use crate::WaitError;
+use crate::sync::coop;
 use crate::sync::thread::{self, Thread};
 
 struct Unpark(Thread);
@@ -17,12 +19,34 @@ impl Wake for Unpark {
     }
 }
 
-/// Polls `future` until it is ready; `None` if it is not at the deadline.
+/// Polls `future` until it is ready.
+#[cold]
+pub(crate) fn block_on<F: Future + Unpin>(future: F) -> F::Output {
+    match poll_until(future, None) {
+        Some(output) => output,
+        None => unreachable!("there is no deadline"),
+    }
+}
+
+/// Polls a future of a result until it is ready, or until the deadline.
+#[cold]
+pub(crate) fn block_until<T, E, F>(future: F, deadline: Option<Instant>) -> Result<T, WaitError<E>>
+where
+    F: Future<Output = Result<T, E>> + Unpin,
+{
+    match poll_until(future, deadline) {
+        Some(result) => result.map_err(WaitError::Failed),
+        None => Err(WaitError::TimedOut),
+    }
+}
+
+/// Polls `future` until it is ready; `None` if it is not by the deadline.
 ///
-/// The last thing that a pending poll does is to look whether it has been served, so an unpark that came before that
+/// The last thing that a pending poll does is to look whether it has been served. So an unpark that came before that
 /// may be lost (to a waker that parks), and one that comes after it is not.
 #[cold]
-pub(crate) fn block_on<F: Future + Unpin>(mut future: F, deadline: Option<Instant>) -> Option<F::Output> {
+pub(crate) fn poll_until<F: Future + Unpin>(future: F, deadline: Option<Instant>) -> Option<F::Output> {
+    let mut future = coop::unconstrained(future);
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut cx = Context::from_waker(&waker);
     loop {
@@ -35,77 +59,3 @@ pub(crate) fn block_on<F: Future + Unpin>(mut future: F, deadline: Option<Instan
         thread::park(deadline);
     }
 }
-
-/// Gives a future its three blocking forms. `$now` tries to complete it without waiting.
-macro_rules! waits {
-    ($future:ident [$($lifetime:lifetime)?], $output:ty, $error:ty, |$this:ident| $now:expr) => {
-        impl$(<$lifetime>)? $future$(<$lifetime>)? {
-            /// Blocks this thread until the future is ready.
-            ///
-            /// Blocked threads and tasks wait in one line. Do not call this from within an async task: the thread could
-            /// be the one that has to run whoever will give a token back.
-            ///
-            /// # Errors
-            ///
-            /// The future's own.
-            ///
-            /// # Panics
-            ///
-            /// If the future has completed before.
-            #[inline]
-            pub fn wait(mut self) -> Result<$output, $error> {
-                let $this = &mut self;
-                if let Some(result) = $now {
-                    return result;
-                }
-                match crate::block::block_on(self, None) {
-                    Some(result) => result,
-                    None => unreachable!("without a deadline there is no end"),
-                }
-            }
-
-            /// Blocks this thread until the future is ready, but no longer than `timeout`. One that is too long to be
-            /// told from for ever waits for ever.
-            ///
-            /// # Errors
-            ///
-            /// [`WaitError::TimedOut`](crate::WaitError::TimedOut), and the future's own as
-            /// [`WaitError::Failed`](crate::WaitError::Failed).
-            ///
-            /// # Panics
-            ///
-            /// If the future has completed before.
-            #[inline]
-            pub fn wait_timeout(self, timeout: core::time::Duration) -> Result<$output, crate::WaitError<$error>> {
-                match std::time::Instant::now().checked_add(timeout) {
-                    Some(deadline) => self.wait_deadline(deadline),
-                    None => self.wait().map_err(crate::WaitError::Failed),
-                }
-            }
-
-            /// Blocks this thread until the future is ready, but no longer than to the `deadline`. What can be had
-            /// without waiting is had, also if the deadline has passed.
-            ///
-            /// # Errors
-            ///
-            /// [`WaitError::TimedOut`](crate::WaitError::TimedOut), and the future's own as
-            /// [`WaitError::Failed`](crate::WaitError::Failed).
-            ///
-            /// # Panics
-            ///
-            /// If the future has completed before.
-            #[inline]
-            pub fn wait_deadline(mut self, deadline: std::time::Instant) -> Result<$output, crate::WaitError<$error>> {
-                let $this = &mut self;
-                if let Some(result) = $now {
-                    return result.map_err(crate::WaitError::Failed);
-                }
-                match crate::block::block_on(self, Some(deadline)) {
-                    Some(result) => result.map_err(crate::WaitError::Failed),
-                    None => Err(crate::WaitError::TimedOut),
-                }
-            }
-        }
-    };
-}
-pub(crate) use waits;

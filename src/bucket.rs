@@ -5,114 +5,119 @@ use core::fmt;
 #[cfg(feature = "std")]
 use core::panic::AssertUnwindSafe;
 
+use crate::combiner::Combiner;
 use crate::error::Cause;
-use crate::line::Line;
 use crate::state::{self, Refused, State};
 use crate::sync::const_fn;
+use crate::take::Request;
 use crate::{
-    CapacityError, Closed, Idle, OwnedToken, Release, SetCapacityError, Take, TakeOwned, Token, TryReleaseError, TryTakeError,
+    CapacityError, Closed, Idle, OwnedToken, Release, SetCapacityError, Settled, Take, TakeOwned, Token, TokenGuard,
+    TryReleaseError, TryTakeError,
 };
 
-/// A bucket of tokens whose capacity can be changed while it is used.
+/// A resizable semaphore: a bucket of tokens whose capacity can be changed while it is used.
 ///
-/// A taker gets a [`Token`] and the bucket has one less *available*; when the token is dropped, the bucket has it back.
-/// The *capacity* is how many tokens there are meant to be in all, in the bucket and out of it;
-/// [`set_capacity`](Self::set_capacity) changes it, to anything from 0 to the bucket's largest capacity, in one atomic
-/// step. If more tokens are out than a smaller capacity allows, the bucket has a *deficit*: the next tokens that come back
-/// make it up, before any waiter gets one.
+/// Taking a token returns a [`Token`] guard and reduces [`available`](Self::available) by one; dropping the guard returns the token. The
+/// *capacity* is the configured total: tokens available plus tokens held. [`set_capacity`](Self::set_capacity) changes it to anything from 0 to the bucket's largest capacity, in one atomic
+/// step. If more tokens are held than a smaller capacity allows, the bucket has a *deficit*: returned tokens pay it off before any waiter gets one.
 ///
-/// A bucket is shared by reference, in a `static`, or in an [`Arc`] (then with `_owned` forms of the takes).
-///
-/// # Fairness
-///
-/// By default, takers are served in the order in which they came, see [`Fairness`].
-///
-/// # Memory ordering
-///
-/// Who takes a token sees everything that was done by those who gave it back.
-///
-/// Exactly: every successful take happens-after each drop of a token, release, refill and resize that came before it
-/// in the bucket's (single, total) order of changes, and after all that happened before those in their threads. This
-/// makes no mutual exclusion where the capacity is above 1. A refused attempt, and every getter, is ordered after the changes
-/// that it shows (an acquire load), and orders nothing for others.
-///
-/// # Panics and leaks
-///
-/// A panic while a token is held gives it back, and poisons nothing. If a [`Waker`](core::task::Waker) panics in a call that
-/// wakes it, the others are still woken, no token is lost, and the panic goes on in that call. (If two of them do, the process aborts,
-/// as always when a panic unwinds into a panic.) A waker may call back into the bucket. One that drops its own
-/// waiting future passes its tokens on from within, so a line of thousands of such wakers nests as deep.
-///
-/// A future that is leaked ([`mem::forget`](core::mem::forget)) is not cancelled. If it was not polled, that costs nothing. In a [`Fairness::Fifo`]
-/// bucket it keeps its place, gets its tokens in turn and keeps them; those behind it go on, with so many fewer (a
-/// [`refill`](Self::refill) replaces them). In a [`Fairness::Barging`] bucket it is called once, and the next one may wait for 256 more returns of
-/// tokens, once; if it is passed over 16 times, it is served and keeps its tokens. A leaked [`Release`] that was called holds up
-/// the next one until the next take.
+/// A bucket is shared by reference, in a `static`, in an [`Arc`] (with the `_owned` methods), or within another shared type (see [`TokenGuard`]).
 ///
 /// # Examples
 ///
 /// ```
 /// use token_bucket::TokenBucket;
 ///
-/// let bucket = TokenBucket::new(100, 2)?;
+/// let bucket = TokenBucket::with_capacity(2);
 /// let one = bucket.try_take()?;
 /// let two = bucket.try_take()?;
 /// assert!(bucket.try_take().is_err());
 ///
 /// bucket.set_capacity(1)?; // both tokens stay valid
 /// assert_eq!(bucket.deficit(), 1);
-/// drop(one); // makes up for the deficit
+/// drop(one); // pays off the deficit
 /// assert!(bucket.try_take().is_err());
 /// drop(two);
 /// assert!(bucket.try_take().is_ok());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// # Fairness
+///
+/// By default, requests are served in the order of their arrival, see [`Fairness`].
+///
+/// # Memory ordering
+///
+/// Returning a token *synchronizes-with* the acquisition that receives it: whoever takes a token sees everything that was done before it was given back.
+///
+/// Exactly: every successful take happens-after each drop of a token, release, refill and resize that came before it
+/// in the bucket's (single, total) order of changes, and after all that happened before those in their threads. This
+/// gives no mutual exclusion if the capacity is above 1. A refused attempt, and every getter, is ordered after the changes
+/// that it shows (an acquire load), and orders nothing for others.
+///
+/// # Panics and leaks
+///
+/// A panic while a token is held gives it back, and poisons nothing. If a [`Waker`](core::task::Waker) panics in a call that
+/// wakes it, the others are still woken, no token is lost, and the panic continues in that call. (If two of them do, the process aborts,
+/// as always when a panic unwinds into a panic.) A waker may call back into the bucket. If a waker drops its own pending future, the hand-off
+/// recurses; thousands of such waiters can overflow the stack.
+///
+/// A future that is leaked ([`mem::forget`](core::mem::forget)) is not cancelled. If it was not polled, that costs nothing. In a [`Fairness::Fifo`]
+/// bucket it keeps its place, gets its tokens in turn and keeps them; later waiters still proceed, with that many fewer tokens (a
+/// [`refill`](Self::refill) replaces them). In a [`Fairness::Barging`] bucket it is woken once, and claims the tokens it was woken for until it has been bypassed 16
+/// times; then it is granted its tokens and keeps them. A leaked [`Release`] that was woken claims room for one token.
 pub struct TokenBucket {
-    line: Line,
+    combiner: Combiner,
     #[cfg(feature = "std")]
     cause: std::sync::OnceLock<Option<Cause>>,
 }
 
-/// Who is served first when tokens are scarce.
+/// The order in which waiters and callers are served when tokens are scarce.
+///
+/// # Examples
+///
+/// ```
+/// use token_bucket::{Fairness, TokenBucket};
+///
+/// static SHARED: TokenBucket = TokenBucket::with_capacity(8).with_fairness(Fairness::Barging);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Fairness {
-    /// First come, first served: in the order in which requests were first polled (or first blocked), also when they
-    /// want different amounts.
+    /// First come, first served: in the order in which requests were first polled (or first blocked), even if they
+    /// are for different numbers of tokens.
     ///
-    /// Nobody who comes later gets a token while somebody waits who could use it, not even by
-    /// [`try_take`](TokenBucket::try_take). There is one exception: a request for more than the capacity waits aside until the
-    /// capacity has grown (or so many tokens were released into the bucket), holds up nobody meanwhile, and takes its
-    /// old place in the order then.
+    /// No caller, not even [`try_take`](TokenBucket::try_take), can overtake a waiter whose request could be satisfied. There is one exception: a
+    /// request for more than the capacity is deferred until the capacity has grown (or that many tokens were released into the bucket); it holds up
+    /// no other waiter meanwhile, and regains its place in the order then.
     ///
     /// Tokens that come back are handed to the waiter before it runs. So it never runs in vain; but the token is idle until it runs,
-    /// and threads that block for short work go in lockstep (a *convoy*).
+    /// and threads doing short critical sections form a lock convoy, as with any FIFO semaphore. A waiter may be seen ready before an earlier one, for as
+    /// long as the serving thread is suspended between the two.
     #[default]
     Fifo,
-    /// Who finds tokens may take them, past the line; so running threads do not stop for sleeping ones.
+    /// A caller may take an available token ahead of the queue; so running threads do not stop for sleeping ones.
     ///
-    /// A token that comes back is left in the bucket, and the waiter at the head of the line is called to take it, if
-    /// it is still there. Starvation is bounded: a waiter shuts the bucket for newcomers, and is served before anyone else, at the
-    /// latest when it was called or passed over in vain 16 times.
-    ///
-    /// One waiter is called at a time; the next one when that one has run. (If it does not run, although it was
-    /// woken, the next one is called after 256 more returns of tokens.)
+    /// A token that comes back stays in the bucket, and the waiter at the head of the queue is woken to take it, if
+    /// it is still there. *Bounded bypass*: once the head of the queue has lost 16 times (tokens came back, and a newcomer took some before the
+    /// head could use them), newcomers are shut out until it is served. *Work conservation*: waiters are woken, in order, as long as there are tokens
+    /// that no waiter woken before needs, even if a woken waiter does not run. A queued waiter that is polled without having been woken takes nothing.
     Barging,
 }
 
-/// What a bucket was at one instant.
+/// A consistent view of a bucket's counters, returned by [`TokenBucket::snapshot`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// The tokens that there are meant to be in all.
+    /// The configured total.
     pub capacity: usize,
-    /// What the capacity can be at most.
+    /// The largest capacity that can be set.
     pub max_capacity: usize,
     /// The tokens in the bucket.
     pub available: usize,
-    /// The tokens that are out: `capacity - available`, or 0 if releases have put more into the bucket than its capacity.
+    /// The tokens that are held or were forgotten: `capacity - available`, or 0 if the bucket is overfilled.
     pub outstanding: usize,
-    /// The tokens that are out, but that a smaller capacity has asked back.
+    /// How many outstanding tokens exceed the current capacity; that many will be retired when they come back.
     pub deficit: usize,
     /// Whether the bucket was closed.
     pub closed: bool,
@@ -133,26 +138,52 @@ impl Snapshot {
     }
 }
 
+/// # Making a bucket
 impl TokenBucket {
-    /// The most that [`max_capacity`](Self::max_capacity) can be: 2²⁸ − 1, on every target.
+    /// The largest value of [`max_capacity`](Self::max_capacity): **2²⁸ − 1 on every target**, because capacity and available tokens
+    /// share one atomic word. To limit bytes, count in KiB.
     pub const MAX_CAPACITY: usize = state::MAX_CAPACITY as usize;
 
+    const_fn! {
+        /// Makes a full bucket of `n` tokens that can be resized up to [`MAX_CAPACITY`](Self::MAX_CAPACITY).
+        ///
+        /// If `n` is 0, the bucket is paused until its capacity is set.
+        ///
+        /// # Examples
+        ///
+        /// ```
+        /// # use token_bucket::TokenBucket;
+        /// static CONNECTIONS: TokenBucket = TokenBucket::with_capacity(20);
+        /// assert_eq!(CONNECTIONS.capacity(), 20);
+        /// ```
+        ///
+        /// # Panics
+        ///
+        /// If `n` is above [`MAX_CAPACITY`](Self::MAX_CAPACITY); in a `static` or a `const` that is an error of the compiler. Use
+        /// [`new`](Self::new) for a number that is not known beforehand.
+        #[doc(alias = "semaphore")]
+        #[track_caller]
+        pub const fn with_capacity(n: usize) -> Self {
+            Self::const_new(Self::MAX_CAPACITY, n)
+        }
+    }
+
     /// Makes a full bucket of `initial` tokens, whose capacity can later be set to anything up to `max_capacity`.
-    ///
-    /// # Errors
-    ///
-    /// If `max_capacity` is 0 or above [`MAX_CAPACITY`](Self::MAX_CAPACITY), or `initial` is above `max_capacity`.
     ///
     /// # Examples
     ///
     /// ```
     /// # use token_bucket::{CapacityError, TokenBucket};
-    /// assert!(TokenBucket::new(10, 0).is_ok()); // everyone waits until the capacity is set
+    /// assert!(TokenBucket::new(10, 0).is_ok()); // paused until the capacity is set
     /// assert_eq!(
     ///     TokenBucket::new(10, 11).unwrap_err(),
     ///     CapacityError::InitialExceedsMax { initial: 11, max_capacity: 10 },
     /// );
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// If `max_capacity` is 0 or above [`MAX_CAPACITY`](Self::MAX_CAPACITY), or `initial` is above `max_capacity`.
     pub fn new(max_capacity: usize, initial: usize) -> Result<Self, CapacityError> {
         if max_capacity == 0 {
             return Err(CapacityError::MaxIsZero);
@@ -169,16 +200,12 @@ impl TokenBucket {
     const_fn! {
         /// As [`new`](Self::new), for a `static`.
         ///
-        /// # Panics
-        ///
-        /// Where `new` refuses; in a `static` or a `const` this is an error of the compiler.
-        ///
         /// # Examples
         ///
         /// ```
         /// # use token_bucket::TokenBucket;
         /// static CONNECTIONS: TokenBucket = TokenBucket::const_new(1000, 20);
-        /// assert_eq!(CONNECTIONS.capacity(), 20);
+        /// assert_eq!(CONNECTIONS.max_capacity(), 1000);
         /// ```
         ///
         /// ```compile_fail
@@ -186,6 +213,10 @@ impl TokenBucket {
         /// static CONNECTIONS: TokenBucket = TokenBucket::const_new(20, 1000);
         /// # fn main() { CONNECTIONS.capacity(); }
         /// ```
+        ///
+        /// # Panics
+        ///
+        /// Where `new` returns an error; in a `static` or a `const` that is an error of the compiler.
         #[track_caller]
         pub const fn const_new(max_capacity: usize, initial: usize) -> Self {
             assert!(max_capacity > 0, "max_capacity is 0, but a bucket must be able to hold a token");
@@ -193,64 +224,93 @@ impl TokenBucket {
             assert!(initial <= max_capacity, "initial capacity is above max_capacity");
             #[allow(clippy::cast_possible_truncation, reason = "both are at most MAX_CAPACITY")]
             Self {
-                line: Line::new(max_capacity as u32, initial as u32),
+                combiner: Combiner::new(max_capacity as u32, initial as u32),
                 #[cfg(feature = "std")]
                 cause: std::sync::OnceLock::new(),
             }
         }
     }
 
-    /// The same bucket with another [`Fairness`].
+    /// Returns the same bucket with another [`Fairness`].
     #[must_use]
     pub const fn with_fairness(mut self, fairness: Fairness) -> Self {
-        self.line.set_fairness(fairness);
+        self.combiner.set_fairness(fairness);
         self
     }
+}
 
-    /// Takes one token if there is one, and if it is not for somebody who waits.
+/// # Taking without waiting
+impl TokenBucket {
+    /// Takes one token if one is available and no waiter is entitled to it.
     ///
-    /// Never blocks. While another thread is just handing out tokens, or looks whether those that have come are for somebody who waits, it
-    /// may find [`Empty`](TryTakeError::Empty) what will turn out to be left.
+    /// Never blocks. May spuriously return [`Empty`](TryTakeError::Empty) while another thread is handing out tokens.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use token_bucket::{TokenBucket, TryTakeError};
+    /// let bucket = TokenBucket::with_capacity(1);
+    /// let token = bucket.try_take()?;
+    /// assert!(matches!(bucket.try_take(), Err(TryTakeError::Empty)));
+    /// drop(token);
+    /// assert!(bucket.try_take().is_ok());
+    /// # Ok::<(), TryTakeError>(())
+    /// ```
     ///
     /// # Errors
     ///
     /// [`TryTakeError::Empty`] and [`TryTakeError::Closed`]; the bucket is unchanged then.
+    #[doc(alias = "try_acquire")]
     #[inline]
     pub fn try_take(&self) -> Result<Token<'_>, TryTakeError> {
-        // Straight to the line, for every bucket can hold one.
-        match self.line.take(1) {
+        // Every bucket can hold one.
+        match self.combiner.try_take(1) {
             Ok(()) => Ok(Token::new(self, 1)),
-            Err(refused) => Err(self.cannot_take(1, refused)),
+            Err(refused) => Err(self.take_error(1, refused)),
         }
     }
 
-    /// Takes `n` tokens if there are so many, as [`try_take`](Self::try_take).
+    /// Takes `n` tokens if that many are available, as [`try_take`](Self::try_take).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use token_bucket::{TokenBucket, TryTakeError};
+    /// let bucket = TokenBucket::new(8, 4)?;
+    /// assert_eq!(bucket.try_take_many(3)?.count(), 3);
+    /// assert!(matches!(bucket.try_take_many(5), Err(TryTakeError::Empty)));
+    /// assert!(matches!(bucket.try_take_many(9), Err(TryTakeError::ExceedsMax { max_capacity: 8, .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
     /// [`TryTakeError::Empty`], [`TryTakeError::Closed`], and [`TryTakeError::ExceedsMax`] if `n` is above
     /// [`max_capacity`](Self::max_capacity); the bucket is unchanged then.
+    #[doc(alias = "try_acquire_many")]
     #[inline]
     pub fn try_take_many(&self, n: usize) -> Result<Token<'_>, TryTakeError> {
-        match self.acquire(n) {
-            Ok(()) => Ok(Token::new(self, n)),
-            Err(refused) => Err(self.cannot_take(n, refused)),
-        }
+        TokenGuard::try_take(self, n)
     }
 
-    /// Takes what is there now, but no more than `n` tokens: at least one, unless `n` is 0. Any `n` will do.
+    /// Takes the available tokens, but no more than `n`: at least one, unless `n` is 0. `n` may be any number.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use token_bucket::TokenBucket;
+    /// let bucket = TokenBucket::with_capacity(3);
+    /// assert_eq!(bucket.try_take_up_to(usize::MAX)?.count(), 3);
+    /// # Ok::<(), token_bucket::TryTakeError>(())
+    /// ```
     ///
     /// # Errors
     ///
-    /// As for [`try_take`](Self::try_take). A deficit stays what it is: there is nothing to take then.
+    /// As for [`try_take`](Self::try_take). A deficit stays as it is: no token is available then.
     pub fn try_take_up_to(&self, n: usize) -> Result<Token<'_>, TryTakeError> {
-        let taken = match self.fitting(n.min(self.max_capacity())) {
-            0 => self.acquire_odd(0).map(|()| 0),
-            n => self.line.take_up_to(n),
-        };
-        match taken {
-            Ok(taken) => Ok(Token::new(self, taken as usize)),
-            Err(refused) => Err(self.cannot_take(n, refused)),
+        match Request::up_to(n).try_take(&self.combiner) {
+            Ok(taken) => Ok(Token::new(self, taken)),
+            Err(refused) => Err(self.take_error(n, refused)),
         }
     }
 
@@ -259,11 +319,12 @@ impl TokenBucket {
     /// # Errors
     ///
     /// As for [`try_take`](Self::try_take).
+    #[doc(alias = "try_acquire_owned")]
     #[inline]
     pub fn try_take_owned(self: &Arc<Self>) -> Result<OwnedToken, TryTakeError> {
-        match self.line.take(1) {
+        match self.combiner.try_take(1) {
             Ok(()) => Ok(OwnedToken::new(Arc::clone(self), 1)),
-            Err(refused) => Err(self.cannot_take(1, refused)),
+            Err(refused) => Err(self.take_error(1, refused)),
         }
     }
 
@@ -272,60 +333,135 @@ impl TokenBucket {
     /// # Errors
     ///
     /// As for [`try_take_many`](Self::try_take_many).
+    #[doc(alias = "try_acquire_many_owned")]
     #[inline]
     pub fn try_take_many_owned(self: &Arc<Self>, n: usize) -> Result<OwnedToken, TryTakeError> {
-        match self.acquire(n) {
+        match self.try_take_n(n) {
             Ok(()) => Ok(OwnedToken::new(Arc::clone(self), n)),
-            Err(refused) => Err(self.cannot_take(n, refused)),
+            Err(refused) => Err(self.take_error(n, refused)),
         }
     }
 
-    /// Takes one token, and waits for it if need be: a future, which can also block a thread ([`Take::wait`]).
+    /// As [`try_take_up_to`](Self::try_take_up_to), with a guard that keeps the bucket alive.
+    ///
+    /// # Errors
+    ///
+    /// As for [`try_take_up_to`](Self::try_take_up_to).
+    pub fn try_take_up_to_owned(self: &Arc<Self>, n: usize) -> Result<OwnedToken, TryTakeError> {
+        match Request::up_to(n).try_take(&self.combiner) {
+            Ok(taken) => Ok(OwnedToken::new(Arc::clone(self), taken)),
+            Err(refused) => Err(self.take_error(n, refused)),
+        }
+    }
+}
+
+/// # Waiting for tokens
+impl TokenBucket {
+    /// Waits for one token: a future, which can also block a thread ([`TakeFuture::wait`]).
     ///
     /// # Examples
     ///
     /// ```
     /// # use token_bucket::TokenBucket;
     /// # futures::executor::block_on(async {
-    /// let bucket = TokenBucket::new(8, 1)?;
+    /// let bucket = TokenBucket::with_capacity(1);
     /// let token = bucket.take().await?;
     /// assert_eq!(bucket.available(), 0);
     /// # drop(token);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # Ok::<(), token_bucket::TakeError>(())
     /// # }).unwrap();
     /// ```
+    #[doc(alias = "acquire")]
     #[inline]
     pub fn take(&self) -> Take<'_> {
         self.take_many(1)
     }
 
-    /// Takes `n` tokens at once, and waits for them if need be.
+    /// Waits for `n` tokens, and takes them at once.
     ///
-    /// If `n` is above the capacity, but not above [`max_capacity`](Self::max_capacity), it waits for the capacity to
-    /// grow, and holds up nobody else meanwhile. If `n` is 0, it is ready at once with an empty guard.
+    /// If `n` is above the capacity, but not above [`max_capacity`](Self::max_capacity), the request is *deferred*: it waits for the capacity to
+    /// grow, without holding up other waiters. If `n` is 0, the future is ready at once with an empty guard.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use token_bucket::TokenBucket;
+    /// # futures::executor::block_on(async {
+    /// let kibibytes = TokenBucket::with_capacity(64);
+    /// let budget = kibibytes.take_many(48).await?;
+    /// assert_eq!(kibibytes.available(), 16);
+    /// # drop(budget);
+    /// # Ok::<(), token_bucket::TakeError>(())
+    /// # }).unwrap();
+    /// ```
+    #[doc(alias = "acquire_many")]
     #[inline]
     pub fn take_many(&self, n: usize) -> Take<'_> {
-        Take::new(self, n)
+        Take::new(self, Request::exactly(n))
+    }
+
+    /// Waits until at least one token can be had, and takes up to `n` of those that are available when it is served.
+    ///
+    /// `n` may be any number. If it is 0, the future is ready at once with an empty guard.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use token_bucket::TokenBucket;
+    /// # futures::executor::block_on(async {
+    /// let slots = TokenBucket::with_capacity(3);
+    /// let batch = slots.take_up_to(10).await?;
+    /// assert_eq!(batch.count(), 3);
+    /// # Ok::<(), token_bucket::TakeError>(())
+    /// # }).unwrap();
+    /// ```
+    #[inline]
+    pub fn take_up_to(&self, n: usize) -> Take<'_> {
+        Take::new(self, Request::up_to(n))
     }
 
     /// As [`take`](Self::take), with a future and a token that keep the bucket alive.
+    #[doc(alias = "acquire_owned")]
     #[inline]
     pub fn take_owned(self: &Arc<Self>) -> TakeOwned {
         self.take_many_owned(1)
     }
 
     /// As [`take_many`](Self::take_many), with a future and a guard that keep the bucket alive.
+    #[doc(alias = "acquire_many_owned")]
     #[inline]
     pub fn take_many_owned(self: &Arc<Self>, n: usize) -> TakeOwned {
-        TakeOwned::new(Some(Arc::clone(self)), n)
+        TakeOwned::new(Arc::clone(self), Request::exactly(n))
     }
 
+    /// As [`take_up_to`](Self::take_up_to), with a future and a guard that keep the bucket alive.
+    #[inline]
+    pub fn take_up_to_owned(self: &Arc<Self>, n: usize) -> TakeOwned {
+        TakeOwned::new(Arc::clone(self), Request::up_to(n))
+    }
+}
+
+/// # Giving back without a guard
+impl TokenBucket {
     /// Puts one token into the bucket, and waits while the bucket is full, that is, has
     /// [`max_capacity`](Self::max_capacity) tokens available.
     ///
-    /// It need not have been taken before: this is how a [forgotten](Token::forget) token is replaced. (To limit a rate, see
-    /// [`Refill`](crate::Refill).) If tokens were neither taken nor forgotten, the bucket has more
-    /// [`available`](Self::available) than its capacity.
+    /// It need not have been taken before: this is how a [forgotten](TokenGuard::forget) token is replaced. (To enforce a rate, see
+    /// `RateLimiter` and [`Refill`](crate::Refill).) If the tokens were neither taken nor forgotten, the bucket has more
+    /// [`available`](Self::available) than its capacity afterwards: it is *overfilled*.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use token_bucket::TokenBucket;
+    /// # futures::executor::block_on(async {
+    /// let bucket = TokenBucket::with_capacity(1);
+    /// bucket.take().await?.forget();
+    /// bucket.release().await?;
+    /// assert_eq!(bucket.available(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
     pub fn release(&self) -> Release<'_> {
         Release::new(self)
     }
@@ -339,15 +475,28 @@ impl TokenBucket {
         self.try_release_many(1)
     }
 
-    /// Puts `n` tokens into the bucket if there is room for all of them. (There is no form that waits: it could wait for a
-    /// [`take_many`](Self::take_many) that waits for it.)
+    /// Puts `n` tokens into the bucket if there is room for all of them.
+    ///
+    /// There is no waiting variant because it could deadlock with a waiting [`take_many`](Self::take_many).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use token_bucket::{TokenBucket, TryReleaseError};
+    /// let bucket = TokenBucket::new(10, 8)?;
+    /// assert!(matches!(bucket.try_release_many(3), Err(TryReleaseError::Full)));
+    /// bucket.try_release_many(2)?;
+    /// assert_eq!((bucket.available(), bucket.capacity()), (10, 8));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
     /// [`TryReleaseError::Full`], [`TryReleaseError::Closed`], and [`TryReleaseError::ExceedsMax`] if `n` is above
     /// [`max_capacity`](Self::max_capacity); the bucket is unchanged then.
+    #[doc(alias = "add_permits")]
     pub fn try_release_many(&self, n: usize) -> Result<(), TryReleaseError> {
-        let released = if n > self.max_capacity() { Err(Refused::ExceedsMax) } else { self.line.release(n) };
+        let released = if n > self.max_capacity() { Err(Refused::ExceedsMax) } else { self.combiner.release(n) };
         released.map_err(|refused| match refused {
             Refused::NotNow => TryReleaseError::Full,
             Refused::Closed => self.closed().into(),
@@ -355,123 +504,303 @@ impl TokenBucket {
         })
     }
 
-    /// Puts as many as fit of `n` tokens into the bucket, and returns how many did. Any `n` will do.
+    /// Puts as many of `n` tokens into the bucket as fit below [`max_capacity`](Self::max_capacity), and returns how many that were. `n` may be any
+    /// number.
     ///
-    /// Like the drop of a token, this also works on a closed bucket.
-    #[allow(clippy::must_use_candidate, reason = "those who fill a bucket up do not care")]
+    /// As the drop of a guard, this also works on a closed bucket.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use token_bucket::TokenBucket;
+    /// let bucket = TokenBucket::new(10, 8)?;
+    /// assert_eq!(bucket.refill(5), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[allow(clippy::must_use_candidate, reason = "callers that fill a bucket up need not care")]
     pub fn refill(&self, n: usize) -> usize {
-        self.give_back(n)
+        self.combiner.give_and_serve(n).fitted()
     }
+}
 
-    /// Changes the capacity, in one atomic step, and returns the state right after it.
+/// # Changing the capacity
+impl TokenBucket {
+    /// Changes the capacity in one atomic step, and returns the state right after it.
     ///
-    /// The available tokens change by as much as the capacity does (but they are never more than
-    /// [`max_capacity`](Self::max_capacity)). When this returns, the new capacity is in force. Those who can go on
-    /// because of it have been told, or are told by a thread that is about it already.
+    /// The available tokens change by as much as the capacity does. When this returns, the new capacity is in force. Every waiter that can
+    /// now proceed has been woken, or is being woken by another thread.
     ///
-    /// * A shrink never takes a token away from its holder, and never waits. If more tokens are out than the new
-    ///   capacity, the rest is a [`deficit`](Self::deficit), which the next tokens that come back make up, before any waiter
-    ///   gets one. A growth makes it up as well, so after 10 → 0 → 10 there are 10 again, whatever is out.
-    /// * A growth lets as many waiters on as the tokens suffice for, in order, and wakes nobody else. (In a [`Fairness::Barging`] bucket
-    ///   each one calls the next, and newcomers may come between.)
-    /// * A waiting request for more than the new capacity steps aside until the capacity is large enough again, and
-    ///   holds up nobody meanwhile.
-    /// * 0 pauses the bucket: everyone waits, in order.
+    /// * A shrink never revokes a held token, and never waits. If more tokens are held than the new
+    ///   capacity allows, the excess is a [`deficit`](Self::deficit): returned tokens are retired until it is gone; only then are waiters
+    ///   served. A growth reduces the deficit as well, so after 10 → 0 → 10 the capacity is exactly 10 again, however many tokens are held.
+    /// * A growth lets exactly as many waiters proceed as can be served, in FIFO order, and wakes no others. (In a [`Fairness::Barging`]
+    ///   bucket they are woken to try, and callers may come between.)
+    /// * A queued request for more than the new capacity is deferred: it is skipped without blocking the waiters behind it, and regains its queue position
+    ///   once the capacity suffices.
+    /// * 0 pauses the bucket: every request waits, in order.
+    /// * The available tokens never exceed [`max_capacity`](Self::max_capacity). In a bucket that was [overfilled](Self::release), a growth may
+    ///   therefore add fewer tokens than the shrink that follows removes.
+    ///
+    /// Two controllers that set absolute capacities overwrite each other; use [`update_capacity`](Self::update_capacity) for changes that add up.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use token_bucket::TokenBucket;
+    /// let bucket = TokenBucket::with_capacity(10);
+    /// let tokens = bucket.try_take_many(8)?;
+    /// let now = bucket.set_capacity(5)?;
+    /// assert_eq!((now.available, now.outstanding, now.deficit), (0, 8, 3));
+    /// # drop(tokens);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
     /// [`SetCapacityError::OutOfRange`] if `capacity` is above [`max_capacity`](Self::max_capacity), and
     /// [`SetCapacityError::Closed`]; the bucket is unchanged then.
+    #[doc(alias = "resize")]
+    #[doc(alias = "forget_permits")]
+    #[inline]
+    pub fn set_capacity(&self, capacity: usize) -> Result<Snapshot, SetCapacityError> {
+        let capacity = self.check_capacity(capacity)?;
+        match self.combiner.set_capacity(capacity) {
+            Ok(state) => Ok(Snapshot::new(state, self.combiner.max())),
+            Err(_) => Err(self.closed().into()),
+        }
+    }
+
+    /// Sets the capacity to `f(capacity)` in one atomic step, and returns the state right after it: for relative and conditional changes by
+    /// several controllers.
+    ///
+    /// `f` may be called more than once, if other threads change the capacity at the same time. It may call back into the bucket. If it panics, the bucket is
+    /// unchanged.
     ///
     /// # Examples
     ///
     /// ```
     /// # use token_bucket::TokenBucket;
-    /// let bucket = TokenBucket::new(10, 10)?;
-    /// let tokens = bucket.try_take_many(8)?;
-    /// let now = bucket.set_capacity(5)?;
-    /// assert_eq!((now.available, now.outstanding, now.deficit), (0, 5 + 3, 3));
-    /// # drop(tokens);
+    /// let bucket = TokenBucket::with_capacity(10);
+    /// bucket.update_capacity(|capacity| capacity * 9 / 10)?;
+    /// bucket.update_capacity(|capacity| capacity + 1)?;
+    /// assert_eq!(bucket.capacity(), 10);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    #[inline]
-    pub fn set_capacity(&self, capacity: usize) -> Result<Snapshot, SetCapacityError> {
-        if capacity > self.max_capacity() {
-            return Err(SetCapacityError::OutOfRange { requested: capacity, max_capacity: self.max_capacity() });
-        }
-        match self.line.set_capacity(self.fitting(capacity)) {
-            Ok(state) => Ok(Snapshot::new(state, self.line.max())),
-            Err(_) => Err(self.closed().into()),
+    ///
+    /// # Errors
+    ///
+    /// As for [`set_capacity`](Self::set_capacity).
+    #[doc(alias = "add_permits")]
+    pub fn update_capacity(&self, mut f: impl FnMut(usize) -> usize) -> Result<Snapshot, SetCapacityError> {
+        let mut from = self.combiner.state().capacity();
+        loop {
+            if self.is_closed() {
+                return Err(self.closed().into());
+            }
+            // Not within the step, for it is user code.
+            let capacity = self.check_capacity(f(from as usize))?;
+            match self.combiner.set_capacity_from(from, capacity) {
+                Ok(state) => return Ok(Snapshot::new(state, self.combiner.max())),
+                Err(Ok(actual)) => from = actual,
+                Err(Err(_)) => return Err(self.closed().into()),
+            }
         }
     }
 
-    /// How many tokens there are meant to be in all.
+    /// Adds `n` to the capacity, and takes the new tokens in the same step, ahead of the queue. The available tokens are untouched.
+    ///
+    /// For a caller that brings its own resource, such as a connection that was opened elsewhere. The inverse is [`TokenGuard::retire`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use token_bucket::TokenBucket;
+    /// let bucket = TokenBucket::with_capacity(2);
+    /// let token = bucket.grow_and_take(1)?;
+    /// assert_eq!((bucket.capacity(), bucket.available()), (3, 2));
+    /// drop(token);
+    /// assert_eq!((bucket.capacity(), bucket.available()), (3, 3));
+    /// # Ok::<(), token_bucket::SetCapacityError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`SetCapacityError::OutOfRange`] if the capacity would be above [`max_capacity`](Self::max_capacity), and
+    /// [`SetCapacityError::Closed`]; the bucket is unchanged then.
+    pub fn grow_and_take(&self, n: usize) -> Result<Token<'_>, SetCapacityError> {
+        self.grow_by(n).map(|()| Token::new(self, n))
+    }
+
+    /// As [`grow_and_take`](Self::grow_and_take), with a guard that keeps the bucket alive.
+    ///
+    /// # Errors
+    ///
+    /// As for [`grow_and_take`](Self::grow_and_take).
+    pub fn grow_and_take_owned(self: &Arc<Self>, n: usize) -> Result<OwnedToken, SetCapacityError> {
+        self.grow_by(n).map(|()| OwnedToken::new(Arc::clone(self), n))
+    }
+
+    fn grow_by(&self, n: usize) -> Result<(), SetCapacityError> {
+        self.combiner.grow_and_take(n).map_err(|refused| match refused {
+            Refused::Closed => self.closed().into(),
+            _ => SetCapacityError::OutOfRange { requested: self.capacity().saturating_add(n), max_capacity: self.max_capacity() },
+        })
+    }
+
+    #[inline]
+    fn check_capacity(&self, capacity: usize) -> Result<u32, SetCapacityError> {
+        let max_capacity = self.max_capacity();
+        if capacity > max_capacity {
+            return Err(SetCapacityError::OutOfRange { requested: capacity, max_capacity });
+        }
+        Ok(self.to_u32(capacity))
+    }
+}
+
+/// # Watching
+impl TokenBucket {
+    /// Returns the configured total: tokens available plus tokens outstanding.
     pub fn capacity(&self) -> usize {
         self.snapshot().capacity
     }
 
-    /// What the capacity can be at most.
+    /// Returns the largest capacity that can be set.
     #[inline]
     pub fn max_capacity(&self) -> usize {
-        self.line.max() as usize
+        self.combiner.max() as usize
     }
 
-    /// How many tokens are in the bucket.
+    /// Returns the number of tokens in the bucket.
+    ///
+    /// May be above 0 while [`try_take`](Self::try_take) returns `Empty`: a larger request may be waiting for more.
+    #[doc(alias = "available_permits")]
     pub fn available(&self) -> usize {
         self.snapshot().available
     }
 
-    /// How many tokens are out.
+    /// Returns the number of tokens that are held, or were forgotten.
     pub fn outstanding(&self) -> usize {
         self.snapshot().outstanding
     }
 
-    /// How many tokens are out that a shrink has asked back.
+    /// Returns how many outstanding tokens exceed the capacity; that many are retired when they come back.
     pub fn deficit(&self) -> usize {
         self.snapshot().deficit
     }
 
-    /// How many tasks and threads wait for tokens. A hint: it is counted apart from everything else, and one that is just lining
-    /// up may be counted a little before it has its place.
+    /// Returns the number of tasks and threads that are queued for tokens. A hint: it is approximate while other threads use the bucket.
+    #[doc(alias = "waiters")]
     pub fn waiting(&self) -> usize {
-        self.line.waiting()
+        self.combiner.waiting()
     }
 
-    /// All of it at one instant.
+    /// Returns a consistent view of all counters but [`waiting`](Self::waiting).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use token_bucket::TokenBucket;
+    /// let bucket = TokenBucket::with_capacity(5);
+    /// let token = bucket.try_take_many(2)?;
+    /// let now = bucket.snapshot();
+    /// assert_eq!((now.capacity, now.available, now.outstanding, now.deficit, now.closed), (5, 3, 2, 0, false));
+    /// # drop(token);
+    /// # Ok::<(), token_bucket::TryTakeError>(())
+    /// ```
     #[inline]
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::new(self.line.state(), self.line.max())
+        Snapshot::new(self.combiner.state(), self.combiner.max())
     }
 
-    /// Who is served first.
+    /// Returns the order in which waiters are served.
     pub fn fairness(&self) -> Fairness {
-        self.line.fairness()
+        self.combiner.fairness()
     }
 
-    /// Closes the bucket, for good: no take, release or resize succeeds from now on, and everyone who waits is woken and
-    /// gets [`Closed`]. Tokens that are out can still come back, and are counted.
+    /// Waits until no token is outstanding: a future, which can also block a thread ([`Watch::wait`](crate::Watch::wait)).
     ///
-    /// Returns true for the call that closed it.
+    /// It does not stop callers from taking more; [close](Self::close) the bucket first for an orderly shutdown. A
+    /// [forgotten](TokenGuard::forget) token is outstanding until another one is released in its place.
+    ///
+    /// The future is ready if there was a moment without outstanding tokens since it was first polled. A token that is handed
+    /// directly to a waiter makes no such moment, and a moment that [`grow_and_take`](Self::grow_and_take) ends at once may be missed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use token_bucket::TokenBucket;
+    /// # futures::executor::block_on(async {
+    /// let bucket = TokenBucket::with_capacity(8);
+    /// let token = bucket.try_take()?;
+    ///
+    /// bucket.close();
+    /// let (_, ()) = futures::join!(bucket.idle(), async { drop(token) }); // all held tokens have been returned
+    /// assert_eq!(bucket.outstanding(), 0);
+    /// # Ok::<(), token_bucket::TryTakeError>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn idle(&self) -> Idle<'_> {
+        Idle::idle(self)
+    }
+
+    /// Waits until no [`deficit`](Self::deficit) is left, that is, until a shrink has taken full effect: a future, which can also block a
+    /// thread ([`Watch::wait`](crate::Watch::wait)).
+    ///
+    /// The future is ready if there was a moment without deficit since it was first polled. A moment that the next shrink ends at once may be missed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use token_bucket::TokenBucket;
+    /// # futures::executor::block_on(async {
+    /// let bucket = TokenBucket::with_capacity(8);
+    /// let tokens = bucket.try_take_many(8)?;
+    /// bucket.set_capacity(2)?;
+    /// futures::join!(bucket.settled(), async { drop(tokens) });
+    /// assert_eq!(bucket.deficit(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn settled(&self) -> Settled<'_> {
+        Settled::settled(self)
+    }
+}
+
+/// # Closing
+impl TokenBucket {
+    /// Closes the bucket for good: no take, release or resize succeeds afterwards, and every waiter is woken with an error
+    /// ([`Closed`]). Held tokens can still come back, and are counted.
+    ///
+    /// Returns true for the call that closed it. A waiter that was granted its tokens before, and was not polled yet, still gets them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use token_bucket::{TokenBucket, TryTakeError};
+    /// let bucket = TokenBucket::with_capacity(8);
+    /// assert!(bucket.close());
+    /// assert!(!bucket.close());
+    /// assert!(matches!(bucket.try_take(), Err(TryTakeError::Closed(_))));
+    /// ```
     #[allow(clippy::must_use_candidate, reason = "that it is closed now is what it is called for")]
     pub fn close(&self) -> bool {
         self.close_for(None)
     }
 
-    /// As [`close`](Self::close), with the cause, which everyone gets as the [`source`](core::error::Error::source) of [`Closed`].
+    /// As [`close`](Self::close), with a cause, which every waiter gets as the [`source`](core::error::Error::source) of [`Closed`].
     ///
-    /// Of several calls that close a bucket, the first one gives the cause.
+    /// If several calls close a bucket, the first one gives the cause.
     ///
     /// # Examples
     ///
     /// ```
     /// # use token_bucket::TokenBucket;
-    /// let bucket = TokenBucket::new(8, 8)?;
+    /// let bucket = TokenBucket::with_capacity(8);
     /// assert!(bucket.close_with("the server is shutting down"));
     /// assert_eq!(
     ///     bucket.try_take().unwrap_err().to_string(),
     ///     "token bucket is closed: the server is shutting down",
     /// );
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[cfg(feature = "std")]
     #[allow(clippy::must_use_candidate, reason = "that it is closed now is what it is called for")]
@@ -479,81 +808,46 @@ impl TokenBucket {
         self.close_for(Some(Cause::new(AssertUnwindSafe(cause.into()))))
     }
 
-    /// Waits until no token is out, that is, [`outstanding`](Self::outstanding) is 0: a future, which can also block a
-    /// thread ([`Idle::wait`]). It does not stop anybody from taking more; [close](Self::close) the bucket first for an orderly end.
-    ///
-    /// It is ready when there was such a moment since it was first polled. (Tokens that go straight on to those who wait for them, or
-    /// just come for them, do not make one.) A [forgotten](Token::forget) token stays out until one is released in
-    /// its place.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use token_bucket::TokenBucket;
-    /// # futures::executor::block_on(async {
-    /// let bucket = TokenBucket::new(8, 8)?;
-    /// let token = bucket.try_take()?;
-    ///
-    /// bucket.close(); // nobody gets a token any more
-    /// let (_, ()) = futures::join!(bucket.idle(), async { drop(token) }); // those who have one are through
-    /// assert_eq!(bucket.outstanding(), 0);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// # }).unwrap();
-    /// ```
-    pub fn idle(&self) -> Idle<'_> {
-        Idle::new(self)
-    }
-
-    /// Whether the bucket was closed.
+    /// Returns whether the bucket was closed.
     pub fn is_closed(&self) -> bool {
-        self.line.state().is_closed()
+        self.combiner.state().is_closed()
     }
 
-    /// Who gives the cause has closed the bucket, and all see to it that it is closed when they return.
+    /// The call that sets the cause has closed the bucket. Each call closes the word itself, so that it is closed when the call returns.
     #[cfg(feature = "std")]
     fn close_for(&self, cause: Option<Cause>) -> bool {
         let is_first = self.cause.set(cause).is_ok();
-        self.line.close();
+        self.combiner.close();
         is_first
     }
 
     #[cfg(not(feature = "std"))]
     fn close_for(&self, _: Option<Cause>) -> bool {
-        self.line.close()
+        self.combiner.close()
     }
+}
 
-    // For the futures and the tokens.
-
-    pub(crate) fn line(&self) -> &Line {
-        &self.line
+// For the futures and the guards.
+impl TokenBucket {
+    #[inline]
+    pub(crate) const fn combiner(&self) -> &Combiner {
+        &self.combiner
     }
 
     /// Takes `n` tokens for a guard.
     #[inline]
-    pub(crate) fn acquire(&self, n: usize) -> Result<(), Refused> {
+    pub(crate) fn try_take_n(&self, n: usize) -> Result<(), Refused> {
         // One comparison for both ends of 1..=max.
-        if n.wrapping_sub(1) < self.max_capacity() { self.line.take(self.fitting(n)) } else { self.acquire_odd(n) }
-    }
-
-    /// Takes `n` tokens for a guard, if that is all there is to do.
-    #[inline]
-    pub(crate) fn acquire_plainly(&self, n: usize) -> bool {
-        n.wrapping_sub(1) < self.max_capacity() && self.line.take_plainly(self.fitting(n))
-    }
-
-    /// None are always there, and more than the maximum are never.
-    #[cold]
-    fn acquire_odd(&self, n: usize) -> Result<(), Refused> {
-        match n {
-            0 if self.is_closed() => Err(Refused::Closed),
-            0 => Ok(()),
-            _ => Err(Refused::ExceedsMax),
+        if n.wrapping_sub(1) < self.max_capacity() {
+            self.combiner.try_take(self.to_u32(n))
+        } else {
+            Request::exactly(n).try_take(&self.combiner).map(drop)
         }
     }
 
     /// Why `n` tokens could not be taken.
     #[cold]
-    pub(crate) fn cannot_take(&self, n: usize, refused: Refused) -> TryTakeError {
+    pub(crate) fn take_error(&self, n: usize, refused: Refused) -> TryTakeError {
         match refused {
             Refused::NotNow => TryTakeError::Empty,
             Refused::Closed => self.closed().into(),
@@ -561,15 +855,9 @@ impl TokenBucket {
         }
     }
 
-    /// Puts back what fits of `n` tokens, and says how many did.
-    #[inline]
-    pub(crate) fn give_back(&self, n: usize) -> usize {
-        self.line.give(n)
-    }
-
     /// A number that is not above the maximum, as the word has it.
     #[inline]
-    pub(crate) fn fitting(&self, n: usize) -> u32 {
+    pub(crate) fn to_u32(&self, n: usize) -> u32 {
         debug_assert!(n <= self.max_capacity());
         #[allow(clippy::cast_possible_truncation, reason = "the maximum fits")]
         let n = n as u32;
@@ -583,6 +871,14 @@ impl TokenBucket {
         return Closed::new(self.cause.get().cloned().flatten());
         #[cfg(not(feature = "std"))]
         return Closed::new(None);
+    }
+}
+
+/// For the [`Handle`](crate::Handle)s.
+impl AsRef<TokenBucket> for TokenBucket {
+    #[inline]
+    fn as_ref(&self) -> &TokenBucket {
+        self
     }
 }
 

@@ -1,27 +1,30 @@
-//! Waiting for all tokens to be back.
+//! The futures that wait for a state of the bucket: no token outstanding, or no deficit left.
 
 use core::fmt;
 use core::future::Future;
-use core::mem;
 use core::pin::Pin;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, ready};
 
 use futures_core::future::FusedFuture;
 
 use crate::TokenBucket;
-use crate::line::Place;
+use crate::state::{Kind, State};
+use crate::sync::coop;
+use crate::take::Stage;
+use crate::waiter::WakeList;
 
-/// A future that is ready when no token is out, made by [`TokenBucket::idle`].
+/// A future that waits for a state of a bucket, made by [`TokenBucket::idle`] and [`TokenBucket::settled`].
 ///
-/// Await it, or block a thread with [`wait`](Self::wait).
+/// Await it, or block a thread with [`wait`](Self::wait). All such waiters are woken together when the state is reached; each is ready even if
+/// that state has passed by the time it is polled.
 ///
 /// # Fairness
 ///
-/// It takes no token, and holds up nobody (but for a moment, while it is told that all are back). All who wait for this are woken together.
+/// It takes no token and holds up no other waiter.
 ///
 /// # Memory ordering
 ///
-/// What was done before the tokens came back is seen afterwards, as by one who takes them.
+/// What was done before the tokens came back is seen afterwards, as by a taker of them.
 ///
 /// # Panics
 ///
@@ -29,123 +32,121 @@ use crate::line::Place;
 ///
 /// # Cancel safety
 ///
-/// Dropping it takes nothing from anybody.
+/// Dropping it has no effect on others.
 #[must_use = "futures do nothing unless polled, awaited or waited for"]
-pub struct Idle<'a> {
+pub struct Watch<'a> {
     bucket: &'a TokenBucket,
+    kind: Kind,
     stage: Stage,
 }
 
-enum Stage {
-    Fresh,
-    Watching(Place),
-    Done,
-}
+/// Waits until no token is outstanding.
+pub type Idle<'a> = Watch<'a>;
 
-impl<'a> Idle<'a> {
-    pub(crate) fn new(bucket: &'a TokenBucket) -> Self {
-        Self { bucket, stage: Stage::Fresh }
+/// Waits until no deficit is left.
+pub type Settled<'a> = Watch<'a>;
+
+impl<'a> Watch<'a> {
+    pub(crate) fn idle(bucket: &'a TokenBucket) -> Self {
+        Self { bucket, kind: Kind::Idle, stage: Stage::Fresh }
     }
 
-    fn leave(&mut self) {
-        if let Stage::Watching(place) = mem::replace(&mut self.stage, Stage::Done) {
-            self.bucket.line().unwatch(place);
+    pub(crate) fn settled(bucket: &'a TokenBucket) -> Self {
+        Self { bucket, kind: Kind::Settled, stage: Stage::Fresh }
+    }
+
+    fn holds(&self, state: State) -> bool {
+        if self.kind == Kind::Idle { state.is_idle() } else { state.is_settled() }
+    }
+
+    #[track_caller]
+    fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        assert!(!self.is_terminated(), "`{}` polled after it completed", self.name());
+        if matches!(self.stage, Stage::Fresh) && self.holds(self.bucket.combiner().state()) {
+            self.stage = Stage::Done;
+            return Poll::Ready(());
         }
+        let mut wakes = WakeList::new();
+        // Neither is ever refused, and a close does not end them.
+        let _granted = ready!(self.stage.poll_queued(self.bucket, cx, &mut wakes, (self.kind, 0, 0)));
+        self.stage.finish(Stage::Done);
+        Poll::Ready(())
     }
 
-    /// Blocks this thread until no token is out.
-    ///
-    /// # Panics
-    ///
-    /// If the future has completed before.
-    #[cfg(feature = "std")]
-    pub fn wait(self) {
-        crate::block::block_on(self, None);
-    }
-
-    /// Blocks this thread until no token is out, but no longer than `timeout`. False if the time was up.
-    ///
-    /// # Panics
-    ///
-    /// If the future has completed before.
-    #[cfg(feature = "std")]
-    #[must_use = "it may be that the time was up"]
-    pub fn wait_timeout(self, timeout: core::time::Duration) -> bool {
-        // One that is too long to be told from for ever waits for ever.
-        crate::block::block_on(self, std::time::Instant::now().checked_add(timeout)).is_some()
-    }
-
-    /// Blocks this thread until no token is out, but no longer than to the `deadline`. False if the time was up.
-    ///
-    /// # Panics
-    ///
-    /// If the future has completed before.
-    #[cfg(feature = "std")]
-    #[must_use = "it may be that the time was up"]
-    pub fn wait_deadline(self, deadline: std::time::Instant) -> bool {
-        crate::block::block_on(self, Some(deadline)).is_some()
+    fn name(&self) -> &'static str {
+        if self.kind == Kind::Idle { "Idle" } else { "Settled" }
     }
 }
 
-impl Future for Idle<'_> {
+impl Future for Watch<'_> {
     type Output = ();
 
     #[track_caller]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = &mut *self;
-        match &this.stage {
-            Stage::Fresh => match this.bucket.line().watch(cx.waker()) {
-                Some(place) => {
-                    this.stage = Stage::Watching(place);
-                    return Poll::Pending;
-                }
-                None => this.stage = Stage::Done,
-            },
-            Stage::Watching(place) if place.waits(cx.waker()) => return Poll::Pending,
-            Stage::Watching(_) => this.leave(),
-            Stage::Done => panic!("`Idle` polled after it completed"),
+        let budget = ready!(coop::poll_proceed(cx));
+        let polled = self.poll_slow(cx);
+        if polled.is_ready() {
+            budget.spend();
         }
-        Poll::Ready(())
+        polled
     }
 }
 
-impl FusedFuture for Idle<'_> {
+impl FusedFuture for Watch<'_> {
     fn is_terminated(&self) -> bool {
         matches!(self.stage, Stage::Done)
     }
 }
 
-impl Drop for Idle<'_> {
+impl Drop for Watch<'_> {
     fn drop(&mut self) {
-        self.leave();
+        self.stage.cancel(self.bucket);
     }
 }
 
-impl fmt::Debug for Idle<'_> {
+impl fmt::Debug for Watch<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stage = match self.stage {
-            Stage::Fresh => "new",
-            Stage::Watching(_) => "waiting",
-            Stage::Done => "done",
-        };
-        f.debug_struct("Idle").field("stage", &format_args!("{stage}")).finish_non_exhaustive()
+        f.debug_struct(self.name()).field("stage", &format_args!("{}", self.stage.name())).finish_non_exhaustive()
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::state::State;
+#[cfg(feature = "std")]
+mod blocking {
+    use core::time::Duration;
+    use std::time::Instant;
 
-    /// Else no return of tokens would be a plain one any more.
-    #[test]
-    fn one_that_is_dropped_leaves_nothing_in_the_word() {
-        let bucket = TokenBucket::const_new(2, 2);
-        let token = bucket.try_take().expect("there are two");
-        let mut idle = bucket.idle();
-        assert!(Pin::new(&mut idle).poll(&mut Context::from_waker(core::task::Waker::noop())).is_pending());
-        drop(idle);
-        drop(token);
-        assert_eq!(bucket.line().state(), State::new(2));
+    use super::Watch;
+    use crate::block;
+
+    impl Watch<'_> {
+        /// Blocks this thread until the state is reached.
+        ///
+        /// # Panics
+        ///
+        /// If the future has completed before.
+        pub fn wait(self) {
+            block::block_on(self);
+        }
+
+        /// Blocks this thread until the state is reached, but no longer than `timeout`. Returns `false` on timeout. A timeout too large to
+        /// represent is treated as infinite.
+        ///
+        /// # Panics
+        ///
+        /// If the future has completed before.
+        #[must_use = "the wait may have timed out"]
+        pub fn wait_timeout(self, timeout: Duration) -> bool {
+            block::poll_until(self, Instant::now().checked_add(timeout)).is_some()
+        }
+
+        /// Blocks this thread until the state is reached, but no longer than until `deadline`. Returns `false` on timeout.
+        ///
+        /// # Panics
+        ///
+        /// If the future has completed before.
+        #[must_use = "the wait may have timed out"]
+        pub fn wait_deadline(self, deadline: Instant) -> bool {
+            block::poll_until(self, Some(deadline)).is_some()
+        }
     }
 }

@@ -10,11 +10,10 @@ mod atomic;
 #[cfg(feature = "std")]
 mod block;
 mod bucket;
-mod desk;
+mod combiner;
 mod error;
-mod few;
 mod idle;
-mod line;
+mod queue;
 mod refill;
 mod release;
 mod state;
@@ -27,8 +26,8 @@ pub use bucket::{Fairness, Snapshot, TokenBucket};
 #[cfg(feature = "std")]
 pub use error::WaitError;
 pub use error::{CapacityError, Closed, RateError, ReleaseError, SetCapacityError, TakeError, TryReleaseError, TryTakeError};
-pub use idle::Idle;
+pub use idle::{Idle, Settled, Watch};
 pub use refill::{Refill, Tick};
 pub use release::Release;
-pub use take::{Take, TakeOwned};
-pub use token::{OwnedToken, Token};
+pub use take::{Take, TakeFuture, TakeOwned};
+pub use token::{Handle, OwnedToken, Returned, Token, TokenGuard};

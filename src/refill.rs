@@ -198,7 +198,7 @@ impl Refill {
     pub fn tick(&mut self, bucket: &TokenBucket, now: Duration) -> Tick {
         self.advance(now);
         let due = usize::try_from(core::mem::take(&mut self.owed)).unwrap_or(usize::MAX);
-        let added = if due == 0 { 0 } else { bucket.line().top_up(due) };
+        let added = if due == 0 { 0 } else { bucket.combiner().top_up(due) };
         Tick { added, lost: due - added, next: self.next() }
     }
 

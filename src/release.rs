@@ -1,14 +1,16 @@
-//! Waiting for room.
+//! The future that waits for room.
 
 use core::fmt;
 use core::future::Future;
-use core::mem;
 use core::pin::Pin;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, ready};
 
 use futures_core::future::FusedFuture;
 
-use crate::line::Place;
+use crate::state::Kind;
+use crate::sync::coop;
+use crate::take::Stage;
+use crate::waiter::WakeList;
 use crate::{ReleaseError, TokenBucket, TryReleaseError};
 
 /// A future that puts one token into a bucket, made by [`TokenBucket::release`].
@@ -17,9 +19,8 @@ use crate::{ReleaseError, TokenBucket, TryReleaseError};
 ///
 /// # Fairness
 ///
-/// Releasers wait in a line of their own, and are called first come first served, but one that comes when there is room need not line
-/// up. One that was called may find the bucket full again, as others came first or more were called than there is room for; then it
-/// lines up anew, at the end.
+/// Releasers wait in a queue of their own, and are woken in the order of their arrival, as many as there is room for. A caller that comes when there is room
+/// need not queue. A releaser that finds the bucket full again keeps its place.
 ///
 /// # Errors
 ///
@@ -38,34 +39,37 @@ pub struct Release<'a> {
     stage: Stage,
 }
 
-enum Stage {
-    Fresh,
-    Queued(Place),
-    Done,
-}
-
 impl<'a> Release<'a> {
     pub(crate) fn new(bucket: &'a TokenBucket) -> Self {
         Self { bucket, stage: Stage::Fresh }
     }
 
-    /// Gives up the place that it may have.
-    fn leave(&mut self) {
-        if let Stage::Queued(place) = mem::replace(&mut self.stage, Stage::Fresh) {
-            self.bucket.line().leave_room(place);
+    /// If this is new, deposits without waiting, or fails for good.
+    fn release_now(&mut self) -> Option<Result<(), ReleaseError>> {
+        let Stage::Fresh = self.stage else { return None };
+        // Done before other wakers run, which may panic.
+        self.stage = Stage::Done;
+        match self.bucket.try_release() {
+            Ok(()) => Some(Ok(())),
+            Err(TryReleaseError::Closed(closed)) => Some(Err(closed.into())),
+            Err(_) => {
+                self.stage = Stage::Fresh;
+                None
+            }
         }
     }
 
-    /// If this is new, deposits without waiting, or fails for good.
-    fn try_now(&mut self) -> Option<Result<(), ReleaseError>> {
-        let Stage::Fresh = self.stage else { return None };
-        let result = match self.bucket.try_release() {
-            Ok(()) => Ok(()),
-            Err(TryReleaseError::Closed(closed)) => Err(closed.into()),
-            Err(_) => return None,
-        };
-        self.stage = Stage::Done;
-        Some(result)
+    #[track_caller]
+    fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ReleaseError>> {
+        if let Some(result) = self.release_now() {
+            return Poll::Ready(result);
+        }
+        assert!(!self.is_terminated(), "`Release` polled after it completed");
+        let mut wakes = WakeList::new();
+        let released = ready!(self.stage.poll_queued(self.bucket, cx, &mut wakes, (Kind::Release, 1, 1)));
+        self.stage.finish(Stage::Done);
+        drop(wakes);
+        Poll::Ready(released.map(drop).map_err(|_| self.bucket.closed().into()))
     }
 }
 
@@ -74,34 +78,12 @@ impl Future for Release<'_> {
 
     #[track_caller]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        let line = this.bucket.line();
-        match &this.stage {
-            Stage::Fresh => {}
-            Stage::Queued(place) if place.waits(cx.waker()) => return Poll::Pending,
-            Stage::Queued(_) => {
-                let result = this.bucket.try_release();
-                // Only now, so that the next one is not called for the room that this one takes.
-                this.leave();
-                if !matches!(result, Err(TryReleaseError::Full)) {
-                    this.stage = Stage::Done;
-                    return Poll::Ready(result.map_err(|_| this.bucket.closed().into()));
-                }
-            }
-            Stage::Done => panic!("`Release` polled after it completed"),
+        let budget = ready!(coop::poll_proceed(cx));
+        let polled = self.poll_slow(cx);
+        if polled.is_ready() {
+            budget.spend();
         }
-        if let Some(result) = this.try_now() {
-            return Poll::Ready(result);
-        }
-        this.stage = Stage::Done;
-        match line.enqueue_release(cx.waker()) {
-            Ok(Some(place)) => {
-                this.stage = Stage::Queued(place);
-                Poll::Pending
-            }
-            Ok(None) => Poll::Ready(Ok(())),
-            Err(_) => Poll::Ready(Err(this.bucket.closed().into())),
-        }
+        polled
     }
 }
 
@@ -111,25 +93,77 @@ impl FusedFuture for Release<'_> {
     }
 }
 
-#[cfg(feature = "std")]
-crate::block::waits! {
-    Release['a], (), ReleaseError,
-    |release| release.try_now()
-}
-
 impl Drop for Release<'_> {
     fn drop(&mut self) {
-        self.leave();
+        self.stage.cancel(self.bucket);
     }
 }
 
 impl fmt::Debug for Release<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stage = match self.stage {
-            Stage::Fresh => "new",
-            Stage::Queued(_) => "waiting",
-            Stage::Done => "done",
-        };
-        f.debug_struct("Release").field("stage", &format_args!("{stage}")).finish_non_exhaustive()
+        f.debug_struct("Release").field("stage", &format_args!("{}", self.stage.name())).finish_non_exhaustive()
+    }
+}
+
+#[cfg(feature = "std")]
+mod blocking {
+    use core::time::Duration;
+    use std::time::Instant;
+
+    use super::Release;
+    use crate::{ReleaseError, WaitError, block};
+
+    impl Release<'_> {
+        /// Blocks this thread until the token is in the bucket.
+        ///
+        /// # Errors
+        ///
+        /// The errors of the future.
+        ///
+        /// # Panics
+        ///
+        /// If the future has completed before.
+        pub fn wait(mut self) -> Result<(), ReleaseError> {
+            match self.release_now() {
+                Some(result) => result,
+                None => block::block_on(self),
+            }
+        }
+
+        /// Blocks this thread until the token is in the bucket, but no longer than `timeout`. A timeout too large to represent is treated as
+        /// infinite.
+        ///
+        /// # Errors
+        ///
+        /// [`WaitError::TimedOut`], and the errors of the future as [`WaitError::Failed`].
+        ///
+        /// # Panics
+        ///
+        /// If the future has completed before.
+        pub fn wait_timeout(self, timeout: Duration) -> Result<(), WaitError<ReleaseError>> {
+            self.wait_until(Instant::now().checked_add(timeout))
+        }
+
+        /// Blocks this thread until the token is in the bucket, but no longer than until `deadline`.
+        ///
+        /// If there is room, the call succeeds even if the deadline has already passed.
+        ///
+        /// # Errors
+        ///
+        /// [`WaitError::TimedOut`], and the errors of the future as [`WaitError::Failed`].
+        ///
+        /// # Panics
+        ///
+        /// If the future has completed before.
+        pub fn wait_deadline(self, deadline: Instant) -> Result<(), WaitError<ReleaseError>> {
+            self.wait_until(Some(deadline))
+        }
+
+        fn wait_until(mut self, deadline: Option<Instant>) -> Result<(), WaitError<ReleaseError>> {
+            match self.release_now() {
+                Some(result) => result.map_err(WaitError::Failed),
+                None => block::block_until(self, deadline),
+            }
+        }
     }
 }

@@ -1,38 +1,39 @@
-//! The word: capacity, available tokens and what is known of the waiting line, in 64 bits.
+//! The state word: capacity, available tokens and a summary of the wait queue, in 64 bits.
 //!
-//! This file is the first of the crate's three arguments: *the arithmetic is right*. Every change of a bucket is
-//! one pure function `State -> State` here, together with the [`Action`] that it asks for. Nothing in this file
-//! touches memory that is shared; `atomic.rs` makes the changes atomic, `line.rs` carries the actions out.
+//! The first of the crate's three arguments: *the arithmetic is right*. Each change of a bucket is one pure function
+//! `State -> State` in this file. Nothing here touches shared memory: `atomic.rs` makes the changes atomic, and `combiner.rs`
+//! decides who makes them.
 //!
 //! ```text
-//!  63            35 34           7   6     5     4       3      2     1      0
-//! +----------------+--------------+-----+----+-----+-------+----+------+------+
-//! | available (29) | capacity (28)|ASIDE|ROOM|AGAIN|SERVING|SHUT|QUEUED|CLOSED|
-//! +----------------+--------------+-----+----+-----+-------+----+------+------+
+//!  63            35 34           7    6         5            4             3          2          1         0
+//! +----------------+--------------+-------+------------+-------------+----------+--------+-----------+------+
+//! | available (29) | capacity (28)|RECHECK|HAS_DEFERRED|HAS_RELEASERS|NO_BARGING|BYPASSED|HAS_WAITERS|CLOSED|
+//! +----------------+--------------+-------+------------+-------------+----------+--------+-----------+------+
 //!       signed
 //! ```
 //!
-//! Available stands on top, as a signed number, so that to have `n` is one comparison with the word, and to change by
-//! `n` one addition to it.
+//! `available` is the most significant field and signed, so one comparison with the word tells whether `n` tokens are there, and one
+//! addition to it changes their number.
 //!
-//! | bit     | meaning                                                                    | set by                | cleared by  |
-//! |---------|----------------------------------------------------------------------------|-----------------------|-------------|
-//! | CLOSED  | no take, release or resize succeeds any more                               | `close`               | nobody      |
-//! | QUEUED  | a taker may be waiting: tokens that come back are to be shown to the line  | `enqueue`, the server | the server  |
-//! | SHUT    | newcomers may not take, not even what is there                             | the above, `show`, `set_capacity` | the server |
-//! | SERVING | somebody, the *server*, is looking after the line and owns it              | whoever is to serve   | the server  |
-//! | AGAIN   | the line has changed while it was served: look again before leaving        | everybody else        | the server  |
-//! | ROOM    | a releaser may be waiting for room                                         | `enqueue_release`     | the server  |
-//! | ASIDE   | somebody waits for more than the capacity is, or for all tokens to be back | the server, `await_all` | the server |
+//! | flag          | meaning                                                            | set by                     | cleared by |
+//! |---------------|--------------------------------------------------------------------|----------------------------|------------|
+//! | CLOSED        | no take, release or resize succeeds any more                       | `close`                    | never      |
+//! | HAS_WAITERS   | takers may be queued: a return must serve them                     | the owner, `join_inbox`    | the owner  |
+//! | BYPASSED      | a caller took tokens ahead of the queue since the last return      | a take with HAS_WAITERS    | the owner, `retry` |
+//! | NO_BARGING    | callers must queue even if tokens are available                    | the owner, `recheck`, `join_inbox` | the owner |
+//! | HAS_RELEASERS | releasers may be queued: a take from a full bucket must serve them | the owner, `join_inbox`    | the owner  |
+//! | HAS_DEFERRED  | requests above the capacity, or `idle`/`settled` waiters, may be queued | the owner, `join_inbox` | the owner |
+//! | RECHECK       | the owner of the queue must look at the bucket and the inbox again | `recheck`, `join_inbox`    | the owner  |
 //!
-//! Invariants, kept by every transition and checked by the property tests below:
+//! The *owner* is the thread that holds the wait queue, see `combiner.rs`.
+//!
+//! Invariants, kept by every transition and checked by property tests:
 //!
 //! * **S1** 0 ≤ capacity ≤ max, and capacity − max ≤ available ≤ max.
 //! * **S2** A transition that refuses has no new state: the word stays as it is, bit for bit.
-//! * **S3** CLOSED is never cleared, and nothing but a return of tokens changes a closed word's numbers.
-//! * **S4** AGAIN is set only while SERVING is.
-//! * **S5** Whatever could let a waiter on yields [`Action::Serve`] or [`Action::Call`], or leaves AGAIN to the server
-//!   that is at work: a return with QUEUED, a resize or the last return with ASIDE, a shrink or take with ROOM, a close.
+//! * **S3** CLOSED is never cleared, and only returned tokens change the numbers of a closed bucket.
+//! * **S4** No transition of a caller or waiter clears HAS_WAITERS, NO_BARGING, HAS_RELEASERS, HAS_DEFERRED or RECHECK.
+//! * **S5** If a change allows a queued waiter to proceed, [`State::concerns_waiters`] says so, given the flags that summarize the queue.
 
 #![allow(
     clippy::cast_possible_truncation,
@@ -57,63 +58,88 @@ const FLAGS: u64 = (1 << FLAG_BITS) - 1;
 const ONE_TOKEN: u64 = 1 << AVAILABLE_SHIFT;
 
 const CLOSED: u64 = 1;
-const QUEUED: u64 = 1 << 1;
-const SHUT: u64 = 1 << 2;
-const SERVING: u64 = 1 << 3;
-const AGAIN: u64 = 1 << 4;
-const ROOM: u64 = 1 << 5;
-const ASIDE: u64 = 1 << 6;
-const _: () = assert!(ASIDE << 1 == FLAGS + 1);
+const HAS_WAITERS: u64 = 1 << 1;
+const BYPASSED: u64 = 1 << 2;
+const NO_BARGING: u64 = 1 << 3;
+const HAS_RELEASERS: u64 = 1 << 4;
+const HAS_DEFERRED: u64 = 1 << 5;
+const RECHECK: u64 = 1 << 6;
+const _: () = assert!(RECHECK << 1 == FLAGS + 1);
+
+/// The flags that summarize the wait queue. Only the owner clears them.
+const SUMMARY: u64 = HAS_WAITERS | NO_BARGING | HAS_RELEASERS | HAS_DEFERRED;
 
 const FLAG_NAMES: [(u64, &str); FLAG_BITS as usize] = [
     (CLOSED, "CLOSED"),
-    (QUEUED, "QUEUED"),
-    (SHUT, "SHUT"),
-    (SERVING, "SERVING"),
-    (AGAIN, "AGAIN"),
-    (ROOM, "ROOM"),
-    (ASIDE, "ASIDE"),
+    (HAS_WAITERS, "HAS_WAITERS"),
+    (BYPASSED, "BYPASSED"),
+    (NO_BARGING, "NO_BARGING"),
+    (HAS_RELEASERS, "HAS_RELEASERS"),
+    (HAS_DEFERRED, "HAS_DEFERRED"),
+    (RECHECK, "RECHECK"),
 ];
 
 /// The largest capacity that a bucket can have.
 pub(crate) const MAX_CAPACITY: u32 = (1 << CAPACITY_BITS) - 1;
-// Available lies in -MAX_CAPACITY..=MAX_CAPACITY.
+// `available` lies in -MAX_CAPACITY..=MAX_CAPACITY.
 const _: () = assert!((MAX_CAPACITY as i64) < 1 << (AVAILABLE_BITS - 1));
 
 /// The word of a bucket, as a value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct State(u64);
 
-/// What a transition leaves to be done.
-#[must_use = "somebody may be waiting for this"]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
-    /// Nothing: nobody waits, nobody can go on, or the server at work will see it.
-    Nothing,
-    /// SERVING has been set for the caller: serve the line.
-    Serve,
-    /// Tokens are there and the line may be barged past: see whether a waiter is on its way already, else [`State::call`].
-    Call,
-}
-
-/// Why a take or a deposit did not happen.
+/// Why a transition was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
     Closed,
     /// Not enough tokens, or not enough room.
     NotNow,
-    /// More than there can ever be. (No transition is asked for that.)
+    /// More than the bucket can ever hold.
     ExceedsMax,
 }
 
-/// What the server leaves in the word when it goes.
+/// What became of returned tokens. The rest did not fit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(clippy::struct_excessive_bools, reason = "they are bits of the word")]
-pub(crate) struct Rest {
-    pub(crate) queued: bool,
-    pub(crate) shut: bool,
-    pub(crate) room: bool,
-    pub(crate) aside: bool,
+pub(crate) struct Given {
+    /// Tokens that are available again.
+    pub(crate) restored: usize,
+    /// Tokens that paid off a deficit.
+    pub(crate) paid: usize,
+}
+
+impl Given {
+    pub(crate) const fn fitted(self) -> usize {
+        self.restored + self.paid
+    }
+}
+
+/// The kinds of waiters, as far as the word tells them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Waits for tokens.
+    Take,
+    /// Waits for room.
+    Release,
+    /// Waits until no token is outstanding.
+    Idle,
+    /// Waits until no deficit is left.
+    Settled,
+}
+
+/// The flags that describe a wait queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Summary(u64);
+
+impl Summary {
+    #[inline]
+    pub(crate) const fn new(has_waiters: bool, no_barging: bool, has_releasers: bool, has_deferred: bool) -> Self {
+        Self(
+            has_waiters as u64 * HAS_WAITERS
+                | no_barging as u64 * NO_BARGING
+                | has_releasers as u64 * HAS_RELEASERS
+                | has_deferred as u64 * HAS_DEFERRED,
+        )
+    }
 }
 
 impl State {
@@ -135,20 +161,32 @@ impl State {
     }
 
     #[inline]
+    const fn has(self, flags: u64) -> bool {
+        self.0 & flags != 0
+    }
+
+    #[inline]
     pub(crate) const fn capacity(self) -> u32 {
         ((self.0 & CAPACITY_MASK) >> CAPACITY_SHIFT) as u32
     }
 
-    /// The tokens in the bucket; below 0 by what a shrink has asked back.
+    /// The tokens in the bucket; negative by the deficit.
     #[inline]
     pub(crate) const fn available(self) -> i64 {
         (self.0 as i64) >> AVAILABLE_SHIFT
     }
 
-    /// `available ≥ n`: what stands below available in the word cannot make up for a token.
+    /// `available ≥ n`: the fields below `available` cannot make up for a token.
     #[inline]
     const fn has_available(self, n: u32) -> bool {
         self.0 as i64 >= (n as i64) << AVAILABLE_SHIFT
+    }
+
+    /// How many tokens fit.
+    #[inline]
+    pub(crate) const fn room(self, max: u32) -> u64 {
+        // Never negative (S1).
+        (max as i64 - self.available()) as u64
     }
 
     #[inline]
@@ -156,240 +194,253 @@ impl State {
         self.has(CLOSED)
     }
 
-    pub(crate) const fn is_changed(self) -> bool {
-        self.has(AGAIN)
+    pub(crate) const fn needs_recheck(self) -> bool {
+        self.has(RECHECK)
     }
 
-    pub(crate) const fn has_releasers(self) -> bool {
-        self.has(ROOM)
+    pub(crate) const fn is_bypassed(self) -> bool {
+        self.has(BYPASSED)
     }
 
-    /// Whether no token is out.
-    pub(crate) fn is_whole(self) -> bool {
-        self.available() >= i64::from(self.capacity())
+    /// Whether no token is outstanding.
+    pub(crate) const fn is_idle(self) -> bool {
+        self.available() >= self.capacity() as i64
     }
 
-    /// Whether no token is out, and none goes out until the server has changed the word.
-    pub(crate) fn stays_whole(self) -> bool {
-        self.is_whole() && self.0 & (SHUT | CLOSED) != 0
+    /// Whether there is no deficit.
+    pub(crate) const fn is_settled(self) -> bool {
+        self.available() >= 0
     }
 
-    /// Whether a request for `n` can be served without growth: it is within the capacity, or even there.
-    pub(crate) fn reaches(self, n: u32) -> bool {
-        i64::from(n) <= i64::from(self.capacity()).max(self.available())
-    }
-
-    // Transitions of takers.
-
-    /// [`take`](Self::take), where nobody has to hear of it.
+    /// The largest request that can be served without growth.
     #[inline]
-    pub(crate) const fn take_plainly(self, n: u32) -> Option<Self> {
-        if self.0 & (CLOSED | SHUT | ROOM) == 0 && self.has_available(n) { Some(Self(self.0 - n as u64 * ONE_TOKEN)) } else { None }
+    pub(crate) const fn satisfiable(self) -> i64 {
+        let (available, capacity) = (self.available(), self.capacity() as i64);
+        if available > capacity { available } else { capacity }
     }
 
-    /// `available ≥ n, not SHUT → available - n`; with ROOM the line is to be served, for there is room now.
-    pub(crate) fn take(self, n: u32) -> Result<(Self, Action), Refused> {
-        if self.is_closed() {
+    /// Whether `n` returned tokens may go straight to the head of the queue: the word would first add them and then subtract them.
+    ///
+    /// Not with a deficit, which is paid first; nor with tokens in the bucket, which go first; nor if the return itself
+    /// makes a deferred request satisfiable.
+    #[inline]
+    pub(crate) const fn allows_hand_off(self, n: usize) -> bool {
+        self.0 >> AVAILABLE_SHIFT == 0 && n <= self.capacity() as usize && self.0 & (HAS_WAITERS | CLOSED | RECHECK) == HAS_WAITERS
+    }
+
+    /// Whether the owner may have anything to do for a taker: there are tokens, or the bucket is closed, or it must recheck.
+    #[inline]
+    pub(crate) const fn allows_service(self) -> bool {
+        self.available() > 0 || self.has(CLOSED | RECHECK)
+    }
+
+    // Transitions of callers that take.
+
+    /// As [`take`](Self::take), if no releaser has to hear of it.
+    #[inline]
+    pub(crate) const fn take_fast(self, n: u32) -> Option<Self> {
+        if self.has(CLOSED | NO_BARGING | HAS_RELEASERS) || !self.has_available(n) { None } else { Some(self.taken(n)) }
+    }
+
+    /// `min ≤ available, not NO_BARGING → available − n`, BYPASSED if takers wait; `n` is at most `up_to`.
+    pub(crate) const fn take(self, min: u32, up_to: u32) -> Result<(Self, u32), Refused> {
+        if self.has(CLOSED) {
             return Err(Refused::Closed);
         }
-        if self.has(SHUT) || !self.has_available(n) {
+        if self.has(NO_BARGING) || !self.has_available(min) {
             return Err(Refused::NotNow);
         }
-        let taken = Self(self.0 - u64::from(n) * ONE_TOKEN);
-        Ok(if self.has(ROOM) { taken.summon() } else { (taken, Action::Nothing) })
+        let n = self.at_most(up_to);
+        Ok((self.taken(n), n))
     }
 
-    /// `1 ≤ available, not SHUT → available - min(available, n)`; says how many.
-    pub(crate) fn take_up_to(self, n: u32) -> Result<(Self, (Action, u32)), Refused> {
-        let n = u32::try_from(self.available().clamp(1, i64::from(n))).unwrap_or(n);
-        self.take(n).map(|(state, action)| (state, (action, n)))
-    }
-
-    /// A taker has lined up. It cannot be lost: whoever cleared QUEUED before looked at the line before.
-    ///
-    /// `→ QUEUED` (and SHUT, if newcomers may not pass). To be served at once if there are tokens that the line has not seen.
-    pub(crate) fn enqueue(self, shut: bool) -> Result<(Self, Action), Refused> {
-        if self.is_closed() {
-            return Err(Refused::Closed);
-        }
-        let queued = Self(self.0 | QUEUED | if shut { SHUT } else { 0 });
-        let unseen = !self.has(QUEUED) && self.available() > 0;
-        Ok(if self.has(SERVING) || unseen { queued.summon() } else { (queued, Action::Nothing) })
-    }
-
-    // Transitions of those who give back.
-
-    /// [`give`](Self::give), where nobody has to hear of it and all fit.
     #[inline]
-    pub(crate) const fn give_plainly(self, n: usize, max: u32) -> Option<Self> {
-        // Room is never negative (S1).
-        let room = (max as i64 - self.available()) as u64;
-        if self.0 & (QUEUED | ASIDE) == 0 && n as u64 <= room {
+    const fn taken(self, n: u32) -> Self {
+        const _: () = assert!(HAS_WAITERS << 1 == BYPASSED);
+        Self((self.0 - n as u64 * ONE_TOKEN) | (self.0 & HAS_WAITERS) << 1)
+    }
+
+    /// `up_to`, or all available tokens if they are fewer.
+    const fn at_most(self, up_to: u32) -> u32 {
+        if self.has_available(up_to) { up_to } else { self.available() as u32 }
+    }
+
+    // Transitions of callers that give back.
+
+    /// As [`give`](Self::give), if all fit and no waiter has to hear of it.
+    #[inline]
+    pub(crate) const fn give_fast(self, n: usize, max: u32) -> Option<Self> {
+        if !self.has(HAS_WAITERS | HAS_DEFERRED) && n as u64 <= self.room(max) {
             Some(Self(self.0.wrapping_add((n as u64) << AVAILABLE_SHIFT)))
         } else {
             None
         }
     }
 
-    /// `→ min(available + n, max)`; says how many fitted.
-    pub(crate) fn give(self, n: usize, max: u32) -> (Self, (Action, usize)) {
-        let room = (i64::from(max) - self.available()) as u64;
-        let fitted = room.min(n as u64);
+    /// `→ min(available + n, max)`
+    pub(crate) const fn give(self, n: usize, max: u32) -> (Self, Given) {
+        let room = self.room(max);
+        let fitted = if (n as u64) < room { n as u64 } else { room };
         let given = Self(self.0.wrapping_add(fitted << AVAILABLE_SHIFT));
-        let (state, action) = given.show();
-        (state, (action, fitted as usize))
+        let deficit = if self.available() < 0 { -self.available() as u64 } else { 0 };
+        let paid = if fitted < deficit { fitted } else { deficit };
+        (given, Given { restored: (fitted - paid) as usize, paid: paid as usize })
     }
 
-    /// `→ max(available, min(available + n, capacity))`; says how many fitted.
-    pub(crate) fn top_up(self, n: usize) -> (Self, (Action, usize)) {
-        let room = (i64::from(self.capacity()) - self.available()).max(0) as u64;
-        let fitted = room.min(n as u64) as usize;
-        // Nothing that fits is nothing to show.
-        if fitted == 0 { (self, (Action::Nothing, 0)) } else { self.give(fitted, MAX_CAPACITY) }
+    /// `→ max(available, min(available + n, capacity))`
+    pub(crate) const fn top_up(self, n: usize) -> (Self, Given) {
+        if self.is_idle() { (self, Given { restored: 0, paid: 0 }) } else { self.give(n, self.capacity()) }
     }
 
-    /// `available + n ≤ max → available + n`, else refused.
-    pub(crate) fn release(self, n: usize, max: u32) -> Result<(Self, Action), Refused> {
-        if self.is_closed() {
+    /// `available + n ≤ max → available + n`
+    pub(crate) const fn release(self, n: usize, max: u32) -> Result<Self, Refused> {
+        if self.has(CLOSED) {
             return Err(Refused::Closed);
         }
-        let (state, (action, fitted)) = self.give(n, max);
-        if fitted == n { Ok((state, action)) } else { Err(Refused::NotNow) }
-    }
-
-    /// A releaser of one has lined up: `available < max → available + 1`, else `→ ROOM`. True if it is in the bucket.
-    pub(crate) fn enqueue_release(self, max: u32) -> Result<(Self, (Action, bool)), Refused> {
-        match self.release(1, max) {
-            Ok((state, action)) => Ok((state, (action, true))),
-            // No AGAIN: a server clears ROOM only in a word with room, and the take that made the room sets AGAIN.
-            Err(Refused::NotNow) => Ok((Self(self.0 | ROOM), (Action::Nothing, false))),
-            Err(refused) => Err(refused),
+        if n as u64 > self.room(max) {
+            return Err(Refused::NotNow);
         }
-    }
-
-    /// A releaser that had been called is done, or has gone: the next one may go on if there is room.
-    pub(crate) fn pass_room(self, max: u32) -> (Self, Action) {
-        if self.has(ROOM) && self.available() < i64::from(max) { self.summon() } else { (self, Action::Nothing) }
-    }
-
-    /// One waits for all tokens to be back: `available < capacity → ASIDE`. True if they are.
-    pub(crate) fn await_all(self) -> (Self, bool) {
-        let again = if self.has(SERVING) { AGAIN } else { 0 };
-        if self.is_whole() { (self, true) } else { (Self(self.0 | ASIDE | again), false) }
+        Ok(self.give(n, max).0)
     }
 
     // Resize and close.
 
-    /// `capacity → c, available → min(available + (c - capacity), max)`.
-    ///
-    /// If newcomers may not pass (`shut`), a growth shuts them out until the server has seen whether it is for somebody ASIDE.
+    /// `capacity → c, available → min(available + (c − capacity), max)`
     #[inline]
-    pub(crate) fn set_capacity(self, capacity: u32, max: u32, shut: bool) -> Result<(Self, Action), Refused> {
-        if self.is_closed() {
+    pub(crate) const fn set_capacity(self, capacity: u32, max: u32) -> Result<Self, Refused> {
+        if self.has(CLOSED) {
             return Err(Refused::Closed);
         }
-        let change = i64::from(capacity) - i64::from(self.capacity());
-        let available = (self.available() + change).min(i64::from(max));
-        if self.0 & FLAGS == 0 {
-            // Nobody has to hear of it.
-            return Ok((Self::pack(capacity, available, 0), Action::Nothing));
+        let moved = self.available() + capacity as i64 - self.capacity() as i64;
+        let available = if moved < max as i64 { moved } else { max as i64 };
+        Ok(Self::pack(capacity, available, self.0 & FLAGS))
+    }
+
+    /// `capacity + n ≤ max → capacity + n`; the new tokens are the caller's.
+    pub(crate) const fn grow_and_take(self, n: usize, max: u32) -> Result<Self, Refused> {
+        if self.has(CLOSED) {
+            return Err(Refused::Closed);
         }
-        let shut = if shut && change > 0 && self.has(ASIDE) { SHUT } else { 0 };
-        Ok(Self::pack(capacity, available, self.0 & FLAGS | shut).resume(max))
+        if n as u64 > (max - self.capacity()) as u64 {
+            return Err(Refused::ExceedsMax);
+        }
+        Ok(Self::pack(self.capacity() + n as u32, self.available(), self.0 & FLAGS))
     }
 
-    /// `→ CLOSED`. True if it was open.
-    pub(crate) fn close(self) -> (Self, (Action, bool)) {
-        let closed = Self(self.0 | CLOSED);
-        let (state, action) = if self.0 & (QUEUED | ASIDE | ROOM) != 0 { closed.summon() } else { (closed, Action::Nothing) };
-        (state, (action, !self.is_closed()))
+    /// `n` held tokens pay off the deficit; what is left of them vanishes together with as much capacity.
+    pub(crate) const fn retire(self, n: usize) -> Self {
+        let deficit = if self.available() < 0 { -self.available() as u64 } else { 0 };
+        let paid = if (n as u64) < deficit { n as u64 } else { deficit };
+        let rest = n as u64 - paid;
+        let capacity = if rest < self.capacity() as u64 { self.capacity() - rest as u32 } else { 0 };
+        Self::pack(capacity, self.available() + paid as i64, self.0 & FLAGS)
     }
 
-    // Who serves.
-
-    /// `SERVING → AGAIN`, else `→ SERVING`, and the caller serves.
-    pub(crate) fn summon(self) -> (Self, Action) {
-        if self.has(SERVING) { (Self(self.0 | AGAIN), Action::Nothing) } else { (Self(self.0 | SERVING), Action::Serve) }
+    /// `→ CLOSED`
+    pub(crate) const fn close(self) -> Self {
+        Self(self.0 | CLOSED)
     }
 
-    /// Tokens have come; the line is to see them. Where newcomers may pass anyway, a waiter that is on its way will do.
-    ///
-    /// If they may be for somebody ASIDE who wants more than the capacity, newcomers are SHUT out until the server has seen it.
-    fn show(self) -> (Self, Action) {
-        let (available, capacity) = (self.available(), i64::from(self.capacity()));
-        if self.has(ASIDE) && available > capacity {
-            self.shut().summon()
-        } else if self.has(ASIDE) && available == capacity {
-            self.summon()
-        } else if !self.has(QUEUED) || available <= 0 {
-            (self, Action::Nothing)
-        } else if self.0 & (SHUT | SERVING) == 0 {
-            (self, Action::Call)
-        } else {
-            self.summon()
+    /// Whether a waiter may be able to proceed after the change from `self` to `next`. (The flags are those of `self`.)
+    pub(crate) const fn concerns_waiters(self, next: Self, max: u32) -> bool {
+        if !self.has(SUMMARY) {
+            return false;
+        }
+        let (before, after) = (self.available(), next.available());
+        let (capacity, resized) = (next.capacity() as i64, next.capacity() != self.capacity());
+        let gained = after > before || resized;
+        // A resize may have made the head unsatisfiable: then those behind it can be served.
+        (self.has(HAS_WAITERS) && gained && after > 0)
+            // A request that the capacity does not allow may fit now; no token may be outstanding; no deficit may be left.
+            || (self.has(HAS_DEFERRED) && (resized || gained && (after >= capacity || before < 0 && after >= 0)))
+            || (self.has(HAS_RELEASERS) && after < max as i64 && (after < before || resized))
+            || (next.has(CLOSED) && !self.has(CLOSED))
+    }
+
+    // Transitions of waiters.
+
+    /// As [`take`](Self::take), for a waiter that was woken: it is no newcomer, and when it is gone the next waiter has lost nothing yet.
+    pub(crate) const fn retry(self, min: u32, up_to: u32) -> Result<(Self, u32), Refused> {
+        match self.take(min, up_to) {
+            Ok((taken, n)) => Ok((Self(taken.0 & !BYPASSED), n)),
+            Err(refused) => Err(refused),
         }
     }
 
-    /// Nobody is on its way, or somebody has left: the line is to be served if there is anything for it, or for the server to clear up.
-    pub(crate) fn call(self) -> (Self, Action) {
-        if self.has(ASIDE) || (self.has(QUEUED) && self.available() > 0) { self.summon() } else { (self, Action::Nothing) }
+    /// A waiter of this kind is in the inbox: `→ RECHECK`, and the flag that makes callers look for it. (NO_BARGING if `shut`.)
+    pub(crate) const fn join_inbox(self, kind: Kind, shut: bool) -> Self {
+        let flags = match kind {
+            Kind::Take if shut => HAS_WAITERS | NO_BARGING,
+            Kind::Take => HAS_WAITERS,
+            Kind::Release => HAS_RELEASERS,
+            Kind::Idle | Kind::Settled => HAS_DEFERRED,
+        };
+        Self(self.0 | flags | RECHECK)
     }
 
-    /// The line is to be served if anybody in it may be able to go on.
-    pub(crate) fn resume(self, max: u32) -> (Self, Action) {
-        let available = self.available();
-        let due =
-            self.0 & (CLOSED | ASIDE) != 0 || (self.has(QUEUED) && available > 0) || (self.has(ROOM) && available < i64::from(max));
-        if due { self.summon() } else { (self, Action::Nothing) }
+    /// `→ RECHECK`
+    pub(crate) const fn request_recheck(self) -> Self {
+        Self(self.0 | RECHECK)
     }
 
-    // Transitions of the server.
-
-    /// `AGAIN →`: the server looks at the line from here on.
-    pub(crate) const fn attend(self) -> Self {
-        Self(self.0 & !AGAIN)
+    /// `→ RECHECK NO_BARGING`: no newcomer takes the tokens that have just come before the owner has looked.
+    pub(crate) const fn recheck_exclusively(self) -> Self {
+        Self(self.0 | RECHECK | NO_BARGING)
     }
 
-    /// `available → available - n` for the head of the line, whom SHUT does not concern.
-    pub(crate) fn grant(self, n: u32) -> Self {
-        debug_assert!(self.has(SERVING) && self.has_available(n));
-        Self(self.0 - u64::from(n) * ONE_TOKEN)
+    /// Whether a waiter that leaves may let another one proceed, or is the reason for a flag that slows others down.
+    pub(crate) const fn needs_service(self, max: u32) -> bool {
+        (self.has(HAS_WAITERS) && self.available() > 0)
+            || self.has(HAS_DEFERRED)
+            || (self.has(HAS_RELEASERS) && self.available() < max as i64)
     }
 
-    /// `→ SHUT`
-    pub(crate) const fn shut(self) -> Self {
-        Self(self.0 | SHUT)
+    // Transitions of the owner.
+
+    /// `RECHECK →`: the owner looks at everything again from here on. `BYPASSED →`: it counts that as a loss of the head.
+    pub(crate) const fn clear_recheck(self) -> Self {
+        Self(self.0 & !(RECHECK | BYPASSED))
     }
 
-    /// `SERVING →`, with what is left to be known about the line.
-    pub(crate) const fn rest(self, rest: Rest) -> Self {
-        debug_assert!(self.has(SERVING) && !self.has(AGAIN));
-        let mut word = self.0 & !(SERVING | QUEUED | SHUT | ROOM | ASIDE);
-        if rest.queued {
-            word |= QUEUED;
+    /// What the owner changes to `next`. If that brings tokens or capacity, `BYPASSED →`, which the owner counts as a loss, and
+    /// `→ NO_BARGING` if the head is starving, or if deferred requests may regain their places.
+    pub(crate) const fn owners_change(self, next: Self, is_starving: bool) -> Self {
+        if next.available() <= self.available() && next.capacity() <= self.capacity() {
+            return next;
         }
-        if rest.shut {
-            word |= SHUT;
-        }
-        if rest.room {
-            word |= ROOM;
-        }
-        if rest.aside {
-            word |= ASIDE;
-        }
-        Self(word)
+        let shut = if is_starving || self.has(HAS_DEFERRED) { NO_BARGING } else { 0 };
+        Self(next.0 & !BYPASSED | shut)
     }
 
-    /// `SERVING, AGAIN → QUEUED SHUT`, before the line has been seen whole: whoever brings tokens serves, and nobody takes any.
-    ///
-    /// To be followed by [`resume`](Self::resume).
-    pub(crate) const fn step_back(self) -> Self {
-        Self(self.0 & !(SERVING | AGAIN) | QUEUED | SHUT)
+    /// `min ≤ available → available − n`, for the head, which NO_BARGING protects; `n` is at most `up_to`.
+    pub(crate) const fn grant(self, min: u32, up_to: u32) -> Result<(Self, u32), Self> {
+        if self.has(CLOSED) || !self.has_available(min) {
+            return Err(self);
+        }
+        let n = self.at_most(up_to);
+        Ok((Self(self.0 - n as u64 * ONE_TOKEN), n))
     }
 
     #[inline]
-    const fn has(self, flag: u64) -> bool {
-        self.0 & flag != 0
+    pub(crate) const fn is_summarized_by(self, summary: Summary) -> bool {
+        self.0 & SUMMARY == summary.0
+    }
+
+    /// `→ summary`, unless the word has changed in favour of a waiter since it was `seen`.
+    #[inline]
+    pub(crate) const fn settle(self, seen: Self, summary: Summary) -> Result<Self, Self> {
+        let unbypassed = if summary.0 & HAS_WAITERS == 0 { BYPASSED } else { 0 };
+        let settled = Self(self.0 & !(SUMMARY | unbypassed) | summary.0);
+        if self.0 == seen.0 && !self.has(RECHECK) {
+            return Ok(settled);
+        }
+        let gained = self.available() > seen.available() || self.capacity() != seen.capacity();
+        // A newcomer's take may have made room for a releaser.
+        let made_room = self.available() < seen.available() && summary.0 & HAS_RELEASERS != 0;
+        if self.has(RECHECK) || (self.0 ^ seen.0) & CLOSED != 0 || gained || made_room {
+            return Err(self);
+        }
+        Ok(settled)
     }
 }
 

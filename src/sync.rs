@@ -1,12 +1,12 @@
 //! What differs between a normal build and one under loom, or between `std` and `no_std`. Nothing else in `src` says `cfg(loom)`,
-//! nor `cfg(token_bucket_chaos)`: a build whose threads stumble at every step, so that tests with real threads
+//! nor `cfg(token_bucket_chaos)`: a build whose threads are delayed at random at every step, so that tests with real threads
 //! hit what is rare (`.ci/chaos`).
 
 #[cfg(not(any(loom, token_bucket_chaos)))]
 pub(crate) mod atomic {
     #[cfg(not(feature = "portable-atomic"))]
     pub(crate) use core::sync::atomic::AtomicU64;
-    pub(crate) use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+    pub(crate) use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
     #[cfg(feature = "portable-atomic")]
     pub(crate) use portable_atomic::AtomicU64;
 }
@@ -30,16 +30,16 @@ pub(crate) mod atomic {
                 type Target = core::sync::atomic::$atomic;
 
                 fn deref(&self) -> &Self::Target {
-                    super::chaos::stumble();
+                    super::chaos::maybe_yield();
                     &self.0
                 }
             }
         )*};
     }
-    atomics! { AtomicBool(bool), AtomicU8(u8), AtomicU32(u32), AtomicU64(u64), AtomicUsize(usize), }
+    atomics! { AtomicBool(bool), AtomicU32(u32), AtomicU64(u64), AtomicUsize(usize), }
 }
 
-/// Threads that stumble. (It needs `std`.)
+/// Random delays. (It needs `std`.)
 #[cfg(token_bucket_chaos)]
 mod chaos {
     use core::cell::Cell;
@@ -49,7 +49,7 @@ mod chaos {
     use std::time::SystemTime;
 
     std::thread_local! {
-        /// The thread's random number, and how seldom it stumbles: once in two to the power of this.
+        /// The thread's random number, and how seldom it is delayed: once in two to the power of this.
         static THREAD: Cell<(u64, u32)> = const { Cell::new((0, 0)) };
     }
     static THREADS: AtomicU64 = AtomicU64::new(0);
@@ -73,7 +73,7 @@ mod chaos {
     }
 
     /// Mostly nothing; else spins for a while, lets others run, or sleeps.
-    pub(super) fn stumble() {
+    pub(super) fn maybe_yield() {
         let (mut random, seldom) = match THREAD.get() {
             (0, _) => begin(),
             thread => thread,
@@ -94,14 +94,14 @@ mod chaos {
 
     /// Once in a while.
     pub(super) fn now_and_then() -> bool {
-        stumble();
+        maybe_yield();
         (THREAD.get().0 >> 50) % 8 == 0
     }
 }
 
 #[cfg(loom)]
 pub(crate) mod atomic {
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 }
 
 /// Declares a function that is `const`, except under loom, whose types have no const constructors.
@@ -115,25 +115,45 @@ macro_rules! const_fn {
 }
 pub(crate) use const_fn;
 
-/// Limits that a model has to reach in a few steps: the value, and the one under loom.
+/// A limit that a model has to reach in a few steps.
 #[cfg(not(loom))]
-pub(crate) const fn limit(value: u32, _modelled: u32) -> u32 {
+pub(crate) const fn loom_or(_modelled: u32, value: u32) -> u32 {
     value
 }
 #[cfg(loom)]
-pub(crate) const fn limit(_value: u32, modelled: u32) -> u32 {
+pub(crate) const fn loom_or(modelled: u32, _value: u32) -> u32 {
     modelled
 }
 
-/// A load, except under loom, which tries no changes of others before a load that another access follows.
+/// A load, except under loom, which does not branch at a load that another access to the same atomic follows.
 #[cfg(not(loom))]
 #[inline]
-pub(crate) fn look(word: &atomic::AtomicU64) -> u64 {
+pub(crate) fn load_exact(word: &atomic::AtomicU64) -> u64 {
     word.load(atomic::Ordering::Acquire)
 }
 #[cfg(loom)]
-pub(crate) fn look(word: &atomic::AtomicU64) -> u64 {
+pub(crate) fn load_exact(word: &atomic::AtomicU64) -> u64 {
     word.fetch_or(0, atomic::Ordering::AcqRel)
+}
+
+#[cfg(not(loom))]
+pub(crate) use crossbeam_utils::Backoff;
+
+/// No patience: a model explores the schedules in which another try succeeds anyway.
+#[cfg(loom)]
+pub(crate) struct Backoff;
+
+#[cfg(loom)]
+impl Backoff {
+    pub(crate) fn new() -> Self {
+        Self
+    }
+
+    pub(crate) fn is_completed(&self) -> bool {
+        true
+    }
+
+    pub(crate) fn snooze(&self) {}
 }
 
 /// A place for one `T`, put and taken as a whole by anybody at any time.
@@ -155,7 +175,7 @@ impl<T> Slot<T> {
     #[cfg(not(loom))]
     pub(crate) fn swap(&self, value: Option<T>) -> Option<T> {
         #[cfg(token_bucket_chaos)]
-        chaos::stumble();
+        chaos::maybe_yield();
         self.0.swap(value)
     }
     #[cfg(loom)]
@@ -168,121 +188,90 @@ impl<T> Slot<T> {
     }
 }
 
-/// Where [`mailbox`] uses an event.
+/// Declares a module `$name` that captures what is pushed while a closure runs on this thread.
 #[cfg(all(feature = "std", not(loom)))]
-#[inline]
-pub(crate) fn stumble() {
-    #[cfg(token_bucket_chaos)]
-    chaos::stumble();
-}
-
-/// Declares a module `$name` that catches what of `$ty` is posted while a closure runs on this thread.
-#[cfg(all(feature = "std", not(loom)))]
-macro_rules! mailbox {
+macro_rules! bridge {
     ($name:ident, $ty:ty) => {
         mod $name {
             use alloc::vec::Vec;
             use core::cell::Cell;
             use core::mem::ManuallyDrop;
 
-            // Empty but within `collect`. Without drop glue they also serve while their thread is torn down.
+            // Empty except within `capture`. Without drop glue, it can be used while the thread is torn down.
             std::thread_local! {
-                static LAST: Cell<Option<ManuallyDrop<$ty>>> = const { Cell::new(None) };
-                static EARLIER: Cell<ManuallyDrop<Vec<$ty>>> = const { Cell::new(ManuallyDrop::new(Vec::new())) };
+                static CAPTURED: Cell<ManuallyDrop<Vec<$ty>>> = const { Cell::new(ManuallyDrop::new(Vec::new())) };
             }
 
-            pub(super) fn post(letter: $ty) {
-                crate::sync::stumble();
-                if let Some(last) = LAST.replace(Some(ManuallyDrop::new(letter))) {
-                    let mut earlier = take_earlier();
-                    earlier.push(ManuallyDrop::into_inner(last));
-                    EARLIER.set(ManuallyDrop::new(earlier));
-                }
+            fn replace(captured: Vec<$ty>) -> Vec<$ty> {
+                ManuallyDrop::into_inner(CAPTURED.replace(ManuallyDrop::new(captured)))
             }
 
-            /// Where no more than one is posted.
-            pub(super) fn collect<R>(f: impl FnOnce() -> R) -> (R, Option<$ty>) {
-                crate::sync::stumble();
-                (f(), LAST.take().map(ManuallyDrop::into_inner))
+            pub(super) fn push(item: $ty) {
+                let mut captured = replace(Vec::new());
+                captured.push(item);
+                replace(captured);
             }
 
-            /// All but the last one, and the last one.
-            pub(super) fn collect_all<R>(f: impl FnOnce() -> R) -> (R, Vec<$ty>, Option<$ty>) {
-                let (result, last) = collect(f);
-                (result, take_earlier(), last)
-            }
-
-            fn take_earlier() -> Vec<$ty> {
-                ManuallyDrop::into_inner(EARLIER.replace(ManuallyDrop::new(Vec::new())))
+            pub(super) fn capture<R>(room: Vec<$ty>, f: impl FnOnce() -> R) -> (R, Vec<$ty>) {
+                replace(room);
+                (f(), replace(Vec::new()))
             }
         }
     };
 }
 #[cfg(all(feature = "std", loom))]
-macro_rules! mailbox {
+macro_rules! bridge {
     ($name:ident, $ty:ty) => {
         mod $name {
             use alloc::vec::Vec;
             use core::cell::RefCell;
 
             loom::thread_local! {
-                static LETTERS: RefCell<Vec<$ty>> = RefCell::new(Vec::new());
+                static CAPTURED: RefCell<Vec<$ty>> = RefCell::new(Vec::new());
             }
 
-            pub(super) fn post(letter: $ty) {
-                LETTERS.with(|letters| letters.borrow_mut().push(letter));
+            pub(super) fn push(item: $ty) {
+                CAPTURED.with(|captured| captured.borrow_mut().push(item));
             }
 
-            pub(super) fn collect<R>(f: impl FnOnce() -> R) -> (R, Option<$ty>) {
-                let (result, _, last) = collect_all(f);
-                (result, last)
-            }
-
-            pub(super) fn collect_all<R>(f: impl FnOnce() -> R) -> (R, Vec<$ty>, Option<$ty>) {
-                let (result, mut letters) = (f(), LETTERS.with(RefCell::take));
-                let last = letters.pop();
-                (result, letters, last)
+            pub(super) fn capture<R>(_room: Vec<$ty>, f: impl FnOnce() -> R) -> (R, Vec<$ty>) {
+                (f(), CAPTURED.with(RefCell::take))
             }
         }
     };
 }
 #[cfg(not(feature = "std"))]
-macro_rules! mailbox {
+macro_rules! bridge {
     ($name:ident, $ty:ty) => {
         mod $name {
             use alloc::vec::Vec;
             use core::sync::atomic::{AtomicBool, Ordering};
             use crossbeam_utils::{Backoff, atomic::AtomicCell};
 
-            // There are no thread-locals: one box for all, and one collector at a time.
-            static COLLECTING: AtomicBool = AtomicBool::new(false);
-            static LETTERS: AtomicCell<Vec<$ty>> = AtomicCell::new(Vec::new());
+            // There are no thread-locals: one vector for all, and one thread at a time.
+            static CAPTURING: AtomicBool = AtomicBool::new(false);
+            static CAPTURED: AtomicCell<Vec<$ty>> = AtomicCell::new(Vec::new());
 
-            pub(super) fn post(letter: $ty) {
-                let mut letters = LETTERS.take();
-                letters.push(letter);
-                LETTERS.store(letters);
+            pub(super) fn push(item: $ty) {
+                let mut captured = CAPTURED.take();
+                captured.push(item);
+                CAPTURED.store(captured);
             }
 
-            pub(super) fn collect<R>(f: impl FnOnce() -> R) -> (R, Option<$ty>) {
-                let (result, _, last) = collect_all(f);
-                (result, last)
-            }
-
-            pub(super) fn collect_all<R>(f: impl FnOnce() -> R) -> (R, Vec<$ty>, Option<$ty>) {
+            pub(super) fn capture<R>(room: Vec<$ty>, f: impl FnOnce() -> R) -> (R, Vec<$ty>) {
                 let backoff = Backoff::new();
-                while COLLECTING.swap(true, Ordering::Acquire) {
+                while CAPTURING.swap(true, Ordering::Acquire) {
                     backoff.spin();
                 }
-                let (result, mut letters) = (f(), LETTERS.take());
-                COLLECTING.store(false, Ordering::Release);
-                let last = letters.pop();
-                (result, letters, last)
+                CAPTURED.store(room);
+                let captured = (f(), CAPTURED.take());
+                CAPTURING.store(false, Ordering::Release);
+                captured
             }
         }
     };
 }
-pub(crate) use mailbox;
+pub(crate) use bridge;
 
 #[cfg(all(feature = "std", not(loom)))]
 pub(crate) mod thread {
@@ -330,5 +319,54 @@ pub(crate) mod thread {
     pub(crate) fn park(deadline: Option<Instant>) {
         assert!(deadline.is_none(), "a wait with a deadline cannot be modelled");
         current().0.wait();
+    }
+}
+
+/// The part of a future in tokio's cooperative budget.
+#[cfg(feature = "tokio")]
+pub(crate) mod coop {
+    use core::task::{Context, Poll};
+
+    use tokio::task::coop;
+
+    /// A thread that blocks has no budget to keep to, and no runtime that would wake it when there is a new one.
+    #[cfg(feature = "std")]
+    pub(crate) use tokio::task::coop::unconstrained;
+
+    /// A unit of the budget, which goes back unless it is spent.
+    pub(crate) struct Budget(coop::RestoreOnPending);
+
+    #[inline]
+    pub(crate) fn poll_proceed(cx: &mut Context<'_>) -> Poll<Budget> {
+        coop::poll_proceed(cx).map(Budget)
+    }
+
+    impl Budget {
+        /// The future has made progress.
+        #[inline]
+        pub(crate) fn spend(self) {
+            self.0.made_progress();
+        }
+    }
+}
+#[cfg(not(feature = "tokio"))]
+pub(crate) mod coop {
+    use core::task::{Context, Poll};
+
+    pub(crate) struct Budget;
+
+    #[cfg(feature = "std")]
+    pub(crate) fn unconstrained<F>(future: F) -> F {
+        future
+    }
+
+    #[inline]
+    pub(crate) fn poll_proceed(_: &mut Context<'_>) -> Poll<Budget> {
+        Poll::Ready(Budget)
+    }
+
+    impl Budget {
+        #[inline]
+        pub(crate) fn spend(self) {}
     }
 }

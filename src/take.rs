@@ -1,234 +1,388 @@
-//! Waiting for tokens.
+//! The future that waits for tokens.
 
 use alloc::sync::Arc;
 use core::fmt;
 use core::future::Future;
 use core::mem;
 use core::pin::Pin;
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, ready};
 
 use futures_core::future::FusedFuture;
 
-use crate::line::Place;
-use crate::state::{Action, Refused};
-use crate::{OwnedToken, TakeError, Token, TokenBucket};
+use crate::combiner::{Combiner, ReturnOnUnwind};
+use crate::state::{Kind, MAX_CAPACITY, Refused};
+use crate::sync::coop;
+use crate::token::{Handle, TokenGuard};
+use crate::waiter::{Registration, Waiter, WakeList};
+use crate::{TakeError, TokenBucket};
 
-/// A request for tokens: what [`Take`] and [`TakeOwned`] have in common.
-struct Request {
-    count: usize,
+/// A future of tokens, made by [`TokenBucket::take`] and the other methods that wait for tokens.
+///
+/// Await it, or block a thread with [`wait`](Self::wait). Generic over the [`Handle`] by which it holds the bucket, as its output, a
+/// [`TokenGuard`], is.
+///
+/// # Fairness
+///
+/// The request takes its place in the queue when it is first polled (or first blocks), see [`Fairness`](crate::Fairness).
+/// It holds tokens from the moment they are granted, even if it is not polled then: a future that is kept but
+/// not polled any more keeps them from others. Drop it instead.
+///
+/// # Errors
+///
+/// Ready with [`TakeError::Closed`] when the bucket is closed, and with [`TakeError::ExceedsMax`] at once if more
+/// than [`max_capacity`](TokenBucket::max_capacity) tokens are requested.
+///
+/// # Panics
+///
+/// When it is polled again after it was ready.
+///
+/// # Cancel safety
+///
+/// Dropping it gives up its place in the queue and nothing else, at any moment: tokens that it has just been
+/// granted go to the next waiter, which is woken if need be.
+#[must_use = "futures do nothing unless polled, awaited or waited for"]
+pub struct TakeFuture<H: Handle> {
+    /// Moves into the guard.
+    handle: Option<H>,
+    request: Request,
     stage: Stage,
 }
 
-enum Stage {
+/// Waits for tokens of a borrowed [`TokenBucket`].
+pub type Take<'a> = TakeFuture<&'a TokenBucket>;
+
+/// Waits for tokens of a [`TokenBucket`] that is shared by an [`Arc`], for tasks that outlive the borrow of a bucket.
+pub type TakeOwned = TakeFuture<Arc<TokenBucket>>;
+
+/// How many tokens are wanted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request {
+    /// As the caller has it.
+    count: usize,
+    /// The fewest and the most that will do, as the word has them.
+    min: u32,
+    up_to: u32,
+}
+
+/// How far a waiting future has come.
+pub(crate) enum Stage {
     /// Not polled yet.
     Fresh,
-    /// In the line.
-    Queued(Place),
+    /// In the queue.
+    Queued(Registration),
     Done,
 }
 
 impl Request {
-    const fn new(count: usize) -> Self {
-        Self { count, stage: Stage::Fresh }
+    #[inline]
+    pub(crate) const fn exactly(count: usize) -> Self {
+        // One more than any bucket can hold stands for all that are more.
+        let n = clamp(count, MAX_CAPACITY + 1);
+        Self { count, min: n, up_to: n }
     }
 
-    /// If this is new, takes what is there. Errors and waiting are left to [`poll`](Self::poll).
     #[inline]
-    fn take_now(&mut self, bucket: &TokenBucket) -> bool {
-        let Stage::Fresh = self.stage else { return false };
-        // Before the attempt, where the compiler still knows that there is nothing to be dropped.
-        self.stage = Stage::Done;
-        let taken = bucket.acquire_plainly(self.count);
-        if !taken {
-            self.stage = Stage::Fresh;
+    pub(crate) const fn up_to(count: usize) -> Self {
+        Self { count, min: clamp(count, 1), up_to: clamp(count, MAX_CAPACITY) }
+    }
+
+    /// Whether it is for one number of tokens, which the bucket can hold, and not for none.
+    #[inline]
+    const fn is_plain(&self, max: u32) -> bool {
+        self.min == self.up_to && self.min.wrapping_sub(1) < max
+    }
+
+    /// Takes without waiting.
+    pub(crate) fn try_take(&self, combiner: &Combiner) -> Result<usize, Refused> {
+        match (self.min, self.up_to) {
+            (_, 0) if combiner.state().is_closed() => Err(Refused::Closed),
+            (_, 0) => Ok(0),
+            (min, _) if min > combiner.max() => Err(Refused::ExceedsMax),
+            (min, up_to) => combiner.try_take_up_to(min, up_to).map(|taken| taken as usize),
         }
-        taken
+    }
+}
+
+#[inline]
+const fn clamp(count: usize, limit: u32) -> u32 {
+    #[allow(clippy::cast_possible_truncation, reason = "the smaller one fits")]
+    if count < limit as usize { count as u32 } else { limit }
+}
+
+impl Stage {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Fresh => "new",
+            Self::Queued(_) => "waiting",
+            Self::Done => "done",
+        }
+    }
+
+    /// Leaves the queue, if the future is in it.
+    #[cold]
+    pub(crate) fn cancel(&mut self, bucket: &TokenBucket) {
+        if let Self::Queued(registration) = mem::replace(self, Self::Done) {
+            bucket.combiner().cancel(registration);
+        }
+    }
+
+    /// The waiter has been served. What is left of it is cleared away.
+    pub(crate) fn finish(&mut self, next: Self) {
+        if let Self::Queued(mut registration) = mem::replace(self, next) {
+            registration.discard_listener();
+        }
+    }
+
+    /// Joins the queue if need be, and polls the waiter in it.
+    #[inline]
+    pub(crate) fn poll_queued(
+        &mut self,
+        bucket: &TokenBucket,
+        cx: &mut Context<'_>,
+        wakes: &mut WakeList,
+        (kind, min, up_to): (Kind, u32, u32),
+    ) -> Poll<Result<u32, Refused>> {
+        let combiner = bucket.combiner();
+        let mut registered = false;
+        if let Self::Fresh = self {
+            *self = Self::Queued(combiner.enqueue(Waiter::new(kind, min, up_to, cx.waker()), wakes));
+            registered = true;
+        }
+        match self {
+            Self::Queued(Registration { waiter, .. }) => combiner.poll(waiter, cx.waker(), registered, wakes),
+            Self::Fresh | Self::Done => unreachable!("it is queued"),
+        }
+    }
+}
+
+impl<H: Handle> TakeFuture<H> {
+    #[inline]
+    pub(crate) fn new(handle: H, request: Request) -> Self {
+        Self { handle: Some(handle), request, stage: Stage::Fresh }
     }
 
     /// If this is new, takes without waiting, or fails for good.
-    fn try_now(&mut self, bucket: &TokenBucket) -> Option<Result<(), TakeError>> {
+    pub(crate) fn take_now(&mut self) -> Option<Result<TokenGuard<H>, TakeError>> {
         let Stage::Fresh = self.stage else { return None };
-        match bucket.acquire(self.count) {
+        match self.request.try_take(self.handle.as_ref()?.to_bucket().combiner()) {
+            Ok(count) => Some(Ok(self.guard(count))),
             Err(Refused::NotNow) => None,
-            taken => Some(self.finish(bucket, taken)),
+            Err(refused) => Some(Err(self.fail(refused))),
         }
     }
 
+    /// Done, with that many tokens.
+    #[inline]
+    fn guard(&mut self, count: usize) -> TokenGuard<H> {
+        self.stage = Stage::Done;
+        TokenGuard::new(self.handle.take().expect("it is not done"), count)
+    }
+
+    /// Done, without tokens.
     #[cold]
-    #[track_caller]
-    fn poll(&mut self, bucket: &TokenBucket, cx: &mut Context<'_>) -> Poll<Result<(), TakeError>> {
-        let line = bucket.line();
-        let registered = match self.stage {
-            Stage::Queued(_) => false,
-            Stage::Fresh => {
-                if let Some(result) = self.try_now(bucket) {
-                    return Poll::Ready(result);
-                }
-                match line.enqueue(bucket.fitting(self.count), cx.waker()) {
-                    Ok((place, action)) => {
-                        self.stage = Stage::Queued(place);
-                        if action == Action::Nothing {
-                            return Poll::Pending;
-                        }
-                        line.act(action);
-                        true
-                    }
-                    Err(refused) => return Poll::Ready(self.finish(bucket, Err(refused))),
-                }
-            }
-            Stage::Done => panic!("`Take` polled after it completed"),
-        };
-        // The place stays where a panic of user code finds it.
-        let Stage::Queued(place) = &self.stage else { unreachable!("it has a place now") };
-        match line.poll(place, cx.waker(), registered) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(result) => Poll::Ready(self.finish(bucket, result)),
+    fn fail(&mut self, refused: Refused) -> TakeError {
+        self.stage.finish(Stage::Done);
+        let handle = self.handle.take().expect("it is not done");
+        let bucket = handle.to_bucket();
+        match refused {
+            Refused::ExceedsMax => TakeError::ExceedsMax { requested: self.request.count, max_capacity: bucket.max_capacity() },
+            Refused::NotNow | Refused::Closed => bucket.closed().into(),
         }
     }
 
-    fn finish(&mut self, bucket: &TokenBucket, result: Result<(), Refused>) -> Result<(), TakeError> {
-        let stage = mem::replace(&mut self.stage, Stage::Done);
-        match (stage, result) {
-            (Stage::Queued(place), Ok(())) => place.leave_served(),
-            (Stage::Queued(place), Err(_)) => bucket.line().cancel(place),
-            _ => {}
-        }
-        result.map_err(|refused| match refused {
-            Refused::ExceedsMax => TakeError::ExceedsMax { requested: self.count, max_capacity: bucket.max_capacity() },
-            Refused::NotNow | Refused::Closed => bucket.closed().into(),
+    /// Joins the queue, after the first attempt found too few tokens.
+    #[cold]
+    fn join_queue(&mut self, cx: &mut Context<'_>) -> Poll<Result<TokenGuard<H>, TakeError>> {
+        let Some(handle) = &self.handle else { unreachable!("it is new") };
+        let mut wakes = WakeList::new();
+        let waiter = Waiter::new(Kind::Take, self.request.min, self.request.up_to, cx.waker());
+        let registration = handle.to_bucket().combiner().enqueue(waiter, &mut wakes);
+        let is_waiting = registration.waiter.is_waiting();
+        self.stage = Stage::Queued(registration);
+        // Now the registration is where a panic of these finds it.
+        drop(wakes);
+        if is_waiting { Poll::Pending } else { self.poll_queued(cx, true) }
+    }
+
+    /// The poll of a request that is in the queue.
+    #[cold]
+    fn poll_queued(&mut self, cx: &mut Context<'_>, registered: bool) -> Poll<Result<TokenGuard<H>, TakeError>> {
+        let (Stage::Queued(registration), Some(handle)) = (&self.stage, &self.handle) else { unreachable!("it is queued") };
+        let combiner = handle.to_bucket().combiner();
+        let mut wakes = WakeList::new();
+        Poll::Ready(match ready!(combiner.poll(&registration.waiter, cx.waker(), registered, &mut wakes)) {
+            Ok(count) => {
+                let tokens = ReturnOnUnwind::new(combiner, count);
+                // If a foreign waker panics, this begins anew.
+                self.stage.finish(Stage::Fresh);
+                drop(wakes);
+                tokens.disarm();
+                Ok(self.guard(count as usize))
+            }
+            Err(refused) => Err(self.fail(refused)),
         })
     }
 
-    #[inline]
-    fn is_queued(&self) -> bool {
-        matches!(self.stage, Stage::Queued(_))
-    }
-
+    /// The poll of a request that cannot be served by one plain step.
     #[cold]
-    fn cancel(&mut self, bucket: &TokenBucket) {
-        if let Stage::Queued(place) = mem::replace(&mut self.stage, Stage::Done) {
-            bucket.line().cancel(place);
+    #[track_caller]
+    fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<Result<TokenGuard<H>, TakeError>> {
+        match (&self.stage, &self.handle) {
+            // Else the plain step was tried; if it was refused for another reason than too few tokens, the queue tells.
+            (Stage::Fresh, Some(handle)) if !self.request.is_plain(handle.to_bucket().combiner().max()) => match self.take_now() {
+                Some(result) => Poll::Ready(result),
+                None => self.join_queue(cx),
+            },
+            (Stage::Fresh, _) => self.join_queue(cx),
+            (Stage::Queued(registration), _) => match registration.waiter.granted() {
+                Some(count) => {
+                    self.stage.finish(Stage::Done);
+                    Poll::Ready(Ok(self.guard(count as usize)))
+                }
+                None => self.poll_queued(cx, false),
+            },
+            (Stage::Done, _) => panic!("`Take` polled after it completed"),
         }
     }
 
-    fn fmt(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stage = match self.stage {
-            Stage::Fresh => "new",
-            Stage::Queued(_) => "waiting",
-            Stage::Done => "done",
-        };
-        f.debug_struct(name).field("count", &self.count).field("stage", &format_args!("{stage}")).finish_non_exhaustive()
+    /// If this is new and plain, takes the tokens if they are there.
+    #[inline]
+    fn take_fast(&self) -> bool {
+        match (&self.stage, &self.handle) {
+            (Stage::Fresh, Some(handle)) => {
+                let combiner = handle.to_bucket().combiner();
+                self.request.is_plain(combiner.max()) && combiner.try_take_fast(self.request.min)
+            }
+            _ => false,
+        }
     }
 }
 
-macro_rules! take {
-    (
-        $(#[$attr:meta])* $take:ident [$($lifetime:lifetime)?], $owner:ty => $token:ty,
-        |$borrow:ident| $borrowed:expr, |$finish:ident| $finished:expr
-    ) => {
-        $(#[$attr])*
+// The handle is never pinned.
+impl<H: Handle> Unpin for TakeFuture<H> {}
+
+impl<H: Handle> Future for TakeFuture<H> {
+    type Output = Result<TokenGuard<H>, TakeError>;
+
+    #[inline]
+    #[track_caller]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let budget = ready!(coop::poll_proceed(cx));
+        if this.take_fast() {
+            budget.spend();
+            return Poll::Ready(Ok(this.guard(this.request.count)));
+        }
+        let polled = this.poll_slow(cx);
+        if polled.is_ready() {
+            budget.spend();
+        }
+        polled
+    }
+}
+
+impl<H: Handle> FusedFuture for TakeFuture<H> {
+    fn is_terminated(&self) -> bool {
+        matches!(self.stage, Stage::Done)
+    }
+}
+
+impl<H: Handle> Drop for TakeFuture<H> {
+    #[inline]
+    fn drop(&mut self) {
+        if let (Stage::Queued(_), Some(handle)) = (&self.stage, &self.handle) {
+            self.stage.cancel(handle.to_bucket());
+        }
+    }
+}
+
+impl<H: Handle> fmt::Debug for TakeFuture<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Take")
+            .field("count", &self.request.count)
+            .field("stage", &format_args!("{}", self.stage.name()))
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(feature = "std")]
+mod blocking {
+    use core::time::Duration;
+    use std::time::Instant;
+
+    use super::{Handle, TakeFuture, TokenGuard};
+    use crate::{TakeError, WaitError, block};
+
+    impl<H: Handle> TakeFuture<H> {
+        /// Blocks this thread until the tokens are there.
         ///
-        /// # Fairness
-        ///
-        /// The request takes its place in the line when it is first polled (or first blocks), see [`Fairness`](crate::Fairness).
-        /// It holds tokens from the moment they are granted, also if it is not polled then: a future that is kept but
-        /// not polled any more keeps them from others. Drop it instead.
+        /// Blocked threads and tasks wait in one queue. **Do not call this from an async task**: the blocked thread may be the
+        /// one that must run the task that holds a token.
         ///
         /// # Errors
         ///
-        /// Ready with [`TakeError::Closed`] when the bucket is closed, and with [`TakeError::ExceedsMax`] at once if more
-        /// than [`max_capacity`](TokenBucket::max_capacity) tokens are asked for.
+        /// The errors of the future.
         ///
         /// # Panics
         ///
-        /// When it is polled again after it was ready.
+        /// If the future has completed before.
         ///
-        /// # Cancel safety
+        /// # Examples
         ///
-        /// Dropping it gives up its place in the line and nothing else, at any moment: tokens that it has just been
-        /// granted go to the next in line, who is woken if need be.
-        #[must_use = "futures do nothing unless polled, awaited or waited for"]
-        pub struct $take$(<$lifetime>)? {
-            bucket: $owner,
-            request: Request,
-        }
-
-        impl$(<$lifetime>)? $take$(<$lifetime>)? {
-            #[inline]
-            pub(crate) fn new(bucket: $owner, count: usize) -> Self {
-                Self { bucket, request: Request::new(count) }
+        /// ```
+        /// # use token_bucket::TokenBucket;
+        /// let bucket = TokenBucket::with_capacity(1);
+        /// let token = bucket.take().wait()?;
+        /// # drop(token);
+        /// # Ok::<(), token_bucket::TakeError>(())
+        /// ```
+        #[inline]
+        pub fn wait(mut self) -> Result<TokenGuard<H>, TakeError> {
+            match self.take_now() {
+                Some(result) => result,
+                None => block::block_on(self),
             }
         }
 
-        impl$(<$lifetime>)? Future for $take$(<$lifetime>)? {
-            type Output = Result<$token, TakeError>;
-
-            #[inline]
-            #[track_caller]
-            fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-                let $borrow = self.get_mut();
-                if !$borrow.request.take_now($borrowed) {
-                    match $borrow.request.poll($borrowed, cx) {
-                        Poll::Ready(Ok(())) => {}
-                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                        Poll::Pending => return Poll::Pending,
-                    }
-                }
-                let $finish = $borrow;
-                Poll::Ready(Ok($finished))
-            }
+        /// Blocks this thread until the tokens are there, but no longer than `timeout`. A timeout too large to represent is treated as
+        /// infinite.
+        ///
+        /// If tokens are available, the call succeeds even if the timeout is 0.
+        ///
+        /// # Errors
+        ///
+        /// [`WaitError::TimedOut`], and the errors of the future as [`WaitError::Failed`].
+        ///
+        /// # Panics
+        ///
+        /// If the future has completed before.
+        #[inline]
+        pub fn wait_timeout(self, timeout: Duration) -> Result<TokenGuard<H>, WaitError<TakeError>> {
+            self.wait_until(|| Instant::now().checked_add(timeout))
         }
 
-        impl$(<$lifetime>)? FusedFuture for $take$(<$lifetime>)? {
-            fn is_terminated(&self) -> bool {
-                matches!(self.request.stage, Stage::Done)
-            }
+        /// Blocks this thread until the tokens are there, but no longer than until `deadline`.
+        ///
+        /// If tokens are available, the call succeeds even if the deadline has already passed.
+        ///
+        /// # Errors
+        ///
+        /// [`WaitError::TimedOut`], and the errors of the future as [`WaitError::Failed`].
+        ///
+        /// # Panics
+        ///
+        /// If the future has completed before.
+        #[inline]
+        pub fn wait_deadline(self, deadline: Instant) -> Result<TokenGuard<H>, WaitError<TakeError>> {
+            self.wait_until(|| Some(deadline))
         }
 
-        #[cfg(feature = "std")]
-        crate::block::waits! {
-            $take[$($lifetime)?], $token, TakeError,
-            |take| {
-                let $borrow = &mut *take;
-                $borrow.request.try_now($borrowed).map(|result| {
-                    let $finish = $borrow;
-                    result.map(|()| $finished)
-                })
+        #[inline]
+        fn wait_until(mut self, deadline: impl FnOnce() -> Option<Instant>) -> Result<TokenGuard<H>, WaitError<TakeError>> {
+            match self.take_now() {
+                Some(result) => result.map_err(WaitError::Failed),
+                None => block::block_until(self, deadline()),
             }
         }
-
-        impl$(<$lifetime>)? Drop for $take$(<$lifetime>)? {
-            #[inline]
-            fn drop(&mut self) {
-                if self.request.is_queued() {
-                    let $borrow = self;
-                    $borrow.request.cancel($borrowed);
-                }
-            }
-        }
-
-        impl$(<$lifetime>)? fmt::Debug for $take$(<$lifetime>)? {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.request.fmt(stringify!($take), f)
-            }
-        }
-    };
+    }
 }
-
-take! {
-    /// A future of tokens, made by [`TokenBucket::take`] and [`TokenBucket::take_many`].
-    ///
-    /// Await it, or block a thread with [`wait`](Self::wait).
-    Take['a], &'a TokenBucket => Token<'a>,
-    |take| take.bucket, |take| Token::new(take.bucket, take.request.count)
-}
-
-take! {
-    /// A future of tokens that owns its bucket, made by [`TokenBucket::take_owned`] and [`TokenBucket::take_many_owned`].
-    ///
-    /// As [`Take`], but for tasks that outlive the borrow of a bucket.
-    TakeOwned[], Option<Arc<TokenBucket>> => OwnedToken,
-    |take| take.bucket.as_deref().expect(OWNED), |take| OwnedToken::new(take.bucket.take().expect(OWNED), take.request.count)
-}
-
-const OWNED: &str = "`TakeOwned` polled after it completed";

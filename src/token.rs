@@ -1,128 +1,251 @@
-//! Guards: tokens that are out, and come back when they are dropped.
+//! Guards: tokens that are held, and go back when they are dropped.
 
 use alloc::sync::Arc;
 use core::fmt;
 use core::mem;
+use core::ops::Deref;
 
-use crate::TokenBucket;
+use crate::take::Request;
+use crate::{TakeFuture, TokenBucket, TryTakeError};
 
-macro_rules! token {
-    ($(#[$attr:meta])* $token:ident [$($lifetime:lifetime)?], $owner:ty, $bucket:ty, |$borrow:ident| $borrowed:expr, |$clone:ident| $cloned:expr) => {
-        $(#[$attr])*
-        #[must_use = "tokens go back to the bucket as soon as their guard is dropped"]
-        #[clippy::has_significant_drop]
-        pub struct $token$(<$lifetime>)? {
-            bucket: $owner,
-            count: usize,
-        }
-
-        impl$(<$lifetime>)? $token$(<$lifetime>)? {
-            #[inline]
-            pub(crate) fn new(bucket: $owner, count: usize) -> Self {
-                Self { bucket, count }
-            }
-
-            /// How many tokens this guard holds: as many as were asked for, 0 after they were all split off.
-            #[inline]
-            pub fn count(&self) -> usize {
-                self.count
-            }
-
-            /// The bucket that the tokens go back to.
-            #[inline]
-            pub fn bucket(&self) -> $bucket {
-                let $borrow = self;
-                $borrowed
-            }
-
-            /// Drops the guard without giving the tokens back: they stay outstanding for good, unless a
-            /// [`try_release`](TokenBucket::try_release) or a [`refill`](TokenBucket::refill) puts others in their place.
-            ///
-            /// The reverse is a release without a take. To make the bucket smaller, use
-            /// [`set_capacity`](TokenBucket::set_capacity).
-            pub fn forget(mut self) {
-                self.count = 0;
-            }
-
-            /// Moves `n` tokens to a guard of their own. `None` if this one holds fewer; then it keeps them all.
-            pub fn split(&mut self, n: usize) -> Option<Self> {
-                self.count = self.count.checked_sub(n)?;
-                let $clone = self;
-                Some(Self::new($cloned, n))
-            }
-
-            /// Takes over the tokens of another guard of the same bucket.
-            ///
-            /// # Panics
-            ///
-            /// If the other guard is of another bucket. Both keep their tokens then (and, as the call consumes the
-            /// other one, it gives them back).
-            #[track_caller]
-            pub fn merge(&mut self, mut other: Self) {
-                assert!(
-                    core::ptr::eq::<TokenBucket>(&*self.bucket, &*other.bucket),
-                    "cannot merge tokens of different buckets"
-                );
-                self.count = self.count.saturating_add(mem::take(&mut other.count));
-            }
-        }
-
-        impl$(<$lifetime>)? Drop for $token$(<$lifetime>)? {
-            /// Gives the tokens back. Never waits and never fails.
-            #[inline]
-            fn drop(&mut self) {
-                if self.count > 0 {
-                    self.bucket.give_back(self.count);
-                }
-            }
-        }
-
-        impl$(<$lifetime>)? fmt::Debug for $token$(<$lifetime>)? {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.debug_struct(stringify!($token)).field("count", &self.count).finish_non_exhaustive()
-            }
-        }
-    };
+/// A way to hold a bucket: any pointer to something that gives a [`TokenBucket`] by [`AsRef`].
+///
+/// Implemented for `&TokenBucket`, `Arc<TokenBucket>`, and for example `Arc<Pool>` where `Pool: AsRef<TokenBucket>`. There is nothing to
+/// implement. A handle must give the same bucket each time; else tokens go back to another bucket than they were taken from.
+pub trait Handle: Deref<Target: AsRef<TokenBucket>> {
+    /// The bucket.
+    #[inline]
+    fn to_bucket(&self) -> &TokenBucket {
+        (**self).as_ref()
+    }
 }
 
-token! {
-    /// Tokens taken from a [`TokenBucket`], which go back when this is dropped.
+impl<H: Deref<Target: AsRef<TokenBucket>>> Handle for H {}
+
+/// Tokens taken from a [`TokenBucket`], which go back when this guard is dropped.
+///
+/// Generic over the [`Handle`] by which it holds the bucket: a [`Token`] borrows it, an [`OwnedToken`] shares an [`Arc`] of it, and a guard may as well
+/// hold whatever contains the bucket.
+///
+/// A guard that is leaked ([`mem::forget`], or [`forget`](Self::forget)) leaves its tokens outstanding for good.
+/// A panic while it is held gives them back; nothing is ever poisoned.
+///
+/// # Examples
+///
+/// ```
+/// # use token_bucket::TokenBucket;
+/// let bucket = TokenBucket::with_capacity(8);
+/// let mut tokens = bucket.try_take_many(5)?;
+/// let two = tokens.split(2).expect("there are five");
+/// drop(tokens);
+/// assert_eq!(bucket.outstanding(), 2);
+/// drop(two);
+/// assert_eq!(bucket.outstanding(), 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// A pool whose guards hold the pool:
+///
+/// ```
+/// # use std::sync::Arc;
+/// use token_bucket::{TokenBucket, TokenGuard};
+///
+/// struct Pool {
+///     bucket: TokenBucket,
+///     // idle: Mutex<Vec<Connection>>, …
+/// }
+///
+/// impl AsRef<TokenBucket> for Pool {
+///     fn as_ref(&self) -> &TokenBucket {
+///         &self.bucket
+///     }
+/// }
+///
+/// let pool = Arc::new(Pool { bucket: TokenBucket::with_capacity(2) });
+/// let guard: TokenGuard<Arc<Pool>> = TokenGuard::try_take(Arc::clone(&pool), 1)?;
+/// assert!(Arc::ptr_eq(guard.handle(), &pool));
+/// assert_eq!(pool.bucket.outstanding(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "tokens go back to the bucket as soon as their guard is dropped"]
+#[clippy::has_significant_drop]
+pub struct TokenGuard<H: Handle> {
+    handle: H,
+    count: usize,
+}
+
+/// Tokens taken from a borrowed [`TokenBucket`].
+pub type Token<'a> = TokenGuard<&'a TokenBucket>;
+
+/// Tokens taken from a [`TokenBucket`] that is shared by an [`Arc`]. Can be moved into a task, or stored beside the resource that it guards.
+///
+/// # Examples
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use token_bucket::TokenBucket;
+/// let bucket = Arc::new(TokenBucket::with_capacity(1));
+/// let token = bucket.try_take_owned()?;
+/// std::thread::spawn(move || drop(token)).join().unwrap();
+/// assert_eq!(bucket.available(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub type OwnedToken = TokenGuard<Arc<TokenBucket>>;
+
+/// What became of tokens that were [given back](TokenGuard::give_back).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Returned {
+    /// Tokens that are in the bucket again, or went to a waiter.
+    pub restored: usize,
+    /// Tokens that paid off a [deficit](TokenBucket::deficit): with them, the excess over a smaller capacity is gone.
+    pub retired: usize,
+}
+
+impl<H: Handle> TokenGuard<H> {
+    #[inline]
+    pub(crate) fn new(handle: H, count: usize) -> Self {
+        Self { handle, count }
+    }
+
+    /// Takes `n` tokens if that many are available, as [`TokenBucket::try_take_many`], from the bucket that `handle` holds.
     ///
-    /// A guard that is leaked ([`mem::forget`], or [`forget`](Token::forget)) leaves its tokens outstanding for good.
-    /// A panic while it is held gives them back; nothing is ever poisoned.
+    /// # Errors
+    ///
+    /// As for [`TokenBucket::try_take_many`]. The handle is dropped then.
+    #[inline]
+    pub fn try_take(handle: H, n: usize) -> Result<Self, TryTakeError> {
+        match handle.to_bucket().try_take_n(n) {
+            Ok(()) => Ok(Self::new(handle, n)),
+            Err(refused) => Err(handle.to_bucket().take_error(n, refused)),
+        }
+    }
+
+    /// Waits for `n` tokens, as [`TokenBucket::take_many`], from the bucket that `handle` holds.
+    #[inline]
+    pub fn take(handle: H, n: usize) -> TakeFuture<H> {
+        TakeFuture::new(handle, Request::exactly(n))
+    }
+
+    /// Waits for at least one token and takes up to `n`, as [`TokenBucket::take_up_to`], from the bucket that `handle` holds.
+    #[inline]
+    pub fn take_up_to(handle: H, n: usize) -> TakeFuture<H> {
+        TakeFuture::new(handle, Request::up_to(n))
+    }
+
+    /// The number of tokens that this guard holds.
+    #[inline]
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// What holds the bucket.
+    #[inline]
+    pub fn handle(&self) -> &H {
+        &self.handle
+    }
+
+    /// Drops the guard without giving the tokens back: they stay outstanding for good, unless a
+    /// [`try_release`](TokenBucket::try_release) or a [`refill`](TokenBucket::refill) puts others in their place.
+    ///
+    /// To make the bucket smaller by them, use [`retire`](Self::retire), which is what tokio's `forget` does.
+    pub fn forget(mut self) {
+        self.count = 0;
+    }
+
+    /// Gives the tokens back as a drop does, and tells how many of them went back into the bucket, and how many paid off a deficit.
+    ///
+    /// A pool keeps the resource behind a restored token, and closes the one behind a retired token. Tokens that had no room in a bucket that
+    /// was [overfilled](TokenBucket::release) are neither.
     ///
     /// # Examples
     ///
     /// ```
     /// # use token_bucket::TokenBucket;
-    /// let bucket = TokenBucket::new(8, 8)?;
-    /// let mut tokens = bucket.try_take_many(5)?;
-    /// let two = tokens.split(2).expect("there are five");
-    /// drop(tokens);
-    /// assert_eq!(bucket.outstanding(), 2);
-    /// drop(two);
-    /// assert_eq!(bucket.outstanding(), 0);
+    /// let bucket = TokenBucket::with_capacity(2);
+    /// let (one, two) = (bucket.try_take()?, bucket.try_take()?);
+    /// bucket.set_capacity(1)?;
+    /// assert_eq!(one.give_back().retired, 1); // surplus
+    /// assert_eq!(two.give_back().restored, 1); // to be used again
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    Token['a], &'a TokenBucket, &'a TokenBucket, |token| token.bucket, |token| token.bucket
-}
+    #[allow(clippy::must_use_candidate, reason = "the tokens go back anyway")]
+    pub fn give_back(mut self) -> Returned {
+        let given = self.handle.to_bucket().combiner().give_and_serve(mem::take(&mut self.count));
+        Returned { restored: given.restored, retired: given.paid }
+    }
 
-token! {
-    /// Tokens taken from a [`TokenBucket`] that is shared by an [`Arc`], which go back when this is dropped.
+    /// Removes the tokens from the bucket for good: they and as much [capacity](TokenBucket::capacity) vanish in one step.
     ///
-    /// As [`Token`], but it keeps the bucket alive instead of borrowing it, so it can be moved into a task, or stored
-    /// beside the resource that it guards.
+    /// The inverse of [`grow_and_take`](TokenBucket::grow_and_take). If there is a [deficit](TokenBucket::deficit), the tokens pay it off first, and only the
+    /// rest of them reduces the capacity, which does not go below 0.
     ///
     /// # Examples
     ///
     /// ```
-    /// # use std::sync::Arc;
     /// # use token_bucket::TokenBucket;
-    /// let bucket = Arc::new(TokenBucket::new(8, 1)?);
-    /// let token = bucket.try_take_owned()?;
-    /// std::thread::spawn(move || drop(token)).join().unwrap();
-    /// assert_eq!(bucket.available(), 1);
+    /// let bucket = TokenBucket::with_capacity(3);
+    /// bucket.try_take()?.retire();
+    /// assert_eq!((bucket.capacity(), bucket.available(), bucket.outstanding()), (2, 2, 0));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    OwnedToken[], Arc<TokenBucket>, &Arc<TokenBucket>, |token| &token.bucket, |token| Arc::clone(&token.bucket)
+    pub fn retire(mut self) {
+        self.handle.to_bucket().combiner().retire(mem::take(&mut self.count));
+    }
+
+    /// Moves `n` tokens to a guard of their own. `None` if this one holds fewer; then it keeps them all.
+    pub fn split(&mut self, n: usize) -> Option<Self>
+    where
+        H: Clone,
+    {
+        let rest = self.count.checked_sub(n)?;
+        // The clone first, as it may be user code.
+        let handle = self.handle.clone();
+        self.count = rest;
+        Some(Self::new(handle, n))
+    }
+
+    /// Takes over the tokens of another guard of the same bucket.
+    ///
+    /// # Panics
+    ///
+    /// If the other guard is of another bucket. Both keep their tokens then (and, as the call consumes the
+    /// other one, it gives them back).
+    #[track_caller]
+    pub fn merge(&mut self, mut other: Self) {
+        assert!(core::ptr::eq(self.handle.to_bucket(), other.handle.to_bucket()), "cannot merge tokens of different buckets");
+        self.count = self.count.saturating_add(mem::take(&mut other.count));
+    }
+}
+
+impl<'a> TokenGuard<&'a TokenBucket> {
+    /// The bucket that the tokens go back to.
+    #[inline]
+    pub fn bucket(&self) -> &'a TokenBucket {
+        self.handle
+    }
+}
+
+impl TokenGuard<Arc<TokenBucket>> {
+    /// The bucket that the tokens go back to.
+    #[inline]
+    pub fn bucket(&self) -> &Arc<TokenBucket> {
+        &self.handle
+    }
+}
+
+impl<H: Handle> Drop for TokenGuard<H> {
+    /// Gives the tokens back. Never waits and never fails.
+    #[inline]
+    fn drop(&mut self) {
+        if self.count > 0 {
+            self.handle.to_bucket().combiner().give(self.count);
+        }
+    }
+}
+
+impl<H: Handle> fmt::Debug for TokenGuard<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token").field("count", &self.count).finish_non_exhaustive()
+    }
 }

@@ -1,54 +1,72 @@
-//! A waiter: what the line and the one who waits share, and how it is woken.
+//! A waiter: what the queue and the future share, and the bridge to `event-listener`.
 //!
-//! `event-listener` runs wakers under its lock, where user code must not run. So what it wakes is the [`Waiter`]
-//! itself, which then lies in the mailbox of the thread that notified, and the waker of the user is run from
-//! [`Wakes`] when no lock and no right over the line is held any more.
+//! A waiter that cannot reach the queue listens on an event, the *inbox*. `event-listener` runs wakers under its lock, where user
+//! code must not run. So what it wakes is the [`Waiter`] itself, which the [`bridge`] carries to the thread that notified. The
+//! waker of the user is run from a [`WakeList`] when that thread holds neither a lock nor the queue.
 
 use alloc::sync::Arc;
 use alloc::task::Wake;
-use core::iter;
-use core::mem;
+use alloc::vec::Vec;
+use core::mem::{self, ManuallyDrop};
 use core::pin::Pin;
 use core::task::{Context, Waker};
 
-use event_listener::{Event, EventListener, IntoNotification};
+use event_listener::{Event, EventListener, IntoNotification, Listener as _};
 
-use crate::atomic::{AtomicPhase, Count, Phase};
-use crate::few::Few;
-use crate::sync::{Slot, mailbox};
+use crate::atomic::{AtomicPhase, Phase};
+use crate::queue::{Standing, Waits};
+use crate::state::Kind;
+use crate::sync::{Slot, bridge};
 
-mailbox!(mailbox, alloc::sync::Arc<super::Waiter>);
+bridge!(bridge, alloc::sync::Arc<super::Waiter>);
+
+/// How many waiters are taken out of the inbox at once.
+const BATCH: usize = 16;
 
 pub(crate) struct Waiter {
-    /// The tokens it wants.
-    pub(crate) need: u32,
+    pub(crate) kind: Kind,
+    /// The fewest tokens that will do.
+    pub(crate) min: u32,
+    /// The most tokens that it takes.
+    pub(crate) up_to: u32,
     pub(crate) phase: AtomicPhase,
-    /// How often it was woken in vain or passed over.
-    pub(crate) strikes: Count,
     waker: Slot<Waker>,
 }
 
 impl Waiter {
-    pub(crate) fn new(need: u32, waker: &Waker) -> Arc<Self> {
-        Arc::new(Self {
-            need,
-            phase: AtomicPhase::new(Phase::Waiting),
-            strikes: Count::new(),
-            waker: Slot::new(Some(waker.clone())),
-        })
+    #[inline]
+    pub(crate) fn new(kind: Kind, min: u32, up_to: u32, waker: &Waker) -> Arc<Self> {
+        Arc::new(Self { kind, min, up_to, phase: AtomicPhase::new(Phase::Waiting), waker: Slot::new(Some(waker.clone())) })
     }
 
-    /// `Waiting → phase`, and who is to be woken for it; an error says that the waiter has left.
-    pub(crate) fn tell(&self, phase: Phase) -> Result<Option<Waker>, Phase> {
-        self.phase.change(Phase::Waiting, phase)?;
+    #[inline]
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.phase.load() == Phase::Waiting
+    }
+
+    /// How many tokens it was granted, if it was.
+    #[inline]
+    pub(crate) fn granted(&self) -> Option<u32> {
+        if let Phase::Granted(count) = self.phase.load() { Some(count) } else { None }
+    }
+
+    /// Changes the phase of a waiter that has not been notified for good, and returns whom to wake for it.
+    ///
+    /// # Errors
+    ///
+    /// The phase, if the waiter has left.
+    pub(crate) fn notify(&self, to: Phase) -> Result<Option<Waker>, Phase> {
+        self.phase
+            .change(Phase::Waiting, to)
+            .or_else(|phase| if phase == Phase::Woken { self.phase.change(Phase::Woken, to) } else { Err(phase) })?;
         Ok(self.waker.take())
     }
 
-    /// Makes `waker` the one to wake. The phase has to be looked at afterwards:
+    /// Makes `waker` the one to wake. The caller must look at the phase afterwards:
     ///
-    /// 1. `tell` changes the phase, 2. finds the old waker or none, 3. this puts the new one.
+    /// 1. `notify` changes the phase, 2. it finds the old waker or none, 3. this puts the new one.
     ///
-    /// The waker's place is only ever swapped, so if 3 comes after 2, the new phase is seen after 3; else 2 finds the new one.
+    /// The slot is only ever swapped, so if 3 comes after 2, the new phase is seen after 3; else 2 finds the new waker.
     pub(crate) fn set_waker(&self, waker: &Waker) {
         let waker = match self.waker.take() {
             Some(old) if old.will_wake(waker) => old,
@@ -57,95 +75,117 @@ impl Waiter {
         drop(self.waker.swap(Some(waker)));
     }
 
-    /// `Called → Waiting`, at the place that it has kept.
-    pub(crate) fn return_to_line(&self) {
-        let returned = self.phase.change(Phase::Called, Phase::Waiting);
-        debug_assert!(returned.is_ok(), "only the waiter itself answers a call");
-    }
-
-    /// Takes the waker back, so that it is dropped by the one who waited, and not under a lock.
+    /// Takes the waker, so that the waiter's own thread drops it, and not the owner of the queue.
     pub(crate) fn take_waker(&self) -> Option<Waker> {
         self.waker.take()
     }
+}
 
-    /// Lines up at `event`.
-    pub(crate) fn listen(mut self: Arc<Self>, event: &Event) -> (Arc<Self>, EventListener) {
+impl Waits for Arc<Waiter> {
+    #[inline]
+    fn standing(&self) -> Standing {
+        match self.phase.load() {
+            Phase::Waiting => Standing::Waiting,
+            Phase::Woken => Standing::Woken,
+            Phase::Granted(_) | Phase::Closed | Phase::Gone => Standing::Gone,
+        }
+    }
+}
+
+/// What a waiting future holds: its waiter, and its listener if it went through the inbox.
+///
+/// It must be given up through the combiner and never just dropped, because a listener that is dropped after it was notified notifies another one.
+pub(crate) struct Registration {
+    pub(crate) waiter: Arc<Waiter>,
+    pub(crate) listener: Option<EventListener>,
+}
+
+impl Registration {
+    /// Listens on the inbox.
+    #[cold]
+    pub(crate) fn listen(waiter: Arc<Waiter>, inbox: &Event) -> Self {
         loop {
-            let mut listener = event.listen();
-            let bridge = Waker::from(self);
-            let polled = Pin::new(&mut listener).poll(&mut Context::from_waker(&bridge));
-            // To wake it is to get the `Arc` back that it was made of, with no count to be changed.
-            let ((), waiter) = mailbox::collect(|| bridge.wake());
-            self = waiter.expect("it lies in the mailbox of the thread that woke it");
-            // Else it was notified before the notifier could know whom it notified.
-            if polled.is_pending() {
-                return (self, listener);
+            let mut listener = inbox.listen();
+            let waker = Waker::from(Arc::clone(&waiter));
+            // Ready if it was notified before the event knew the waker: then the owner has not seen this waiter.
+            if Pin::new(&mut listener).poll(&mut Context::from_waker(&waker)).is_pending() {
+                return Self { waiter, listener: Some(listener) };
             }
         }
+    }
+
+    /// Clears the listener away; false if the waiter never left the inbox, so that no owner knows of it.
+    #[inline]
+    pub(crate) fn discard_listener(&mut self) -> bool {
+        self.listener.take().is_none_or(EventListener::discard)
     }
 }
 
 impl Wake for Waiter {
     fn wake(self: Arc<Self>) {
-        mailbox::post(self);
+        bridge::push(self);
     }
 }
 
-/// Takes the next one out of the line at `event`, first come, first out. Whoever had only just lined up tries again.
-pub(crate) fn next(event: &Event) -> Option<Arc<Waiter>> {
+/// Takes all waiters out of the inbox, in the order in which they came.
+#[cold]
+pub(crate) fn empty_inbox(inbox: &Event, mut receive: impl FnMut(Arc<Waiter>)) {
     loop {
-        match mailbox::collect(|| event.notify(1.additional().relaxed())) {
-            (0, _) => return None,
-            (_, Some(waiter)) => return Some(waiter),
-            (_, None) => {}
+        // The room is reserved before: nothing is allocated under the event's lock.
+        let (notified, waiters) = bridge::capture(Vec::with_capacity(BATCH), || inbox.notify(BATCH.additional().relaxed()));
+        waiters.into_iter().for_each(&mut receive);
+        // Whoever comes later asks the owner to look again.
+        if notified < BATCH {
+            return;
         }
     }
 }
 
-/// As [`next`], for at most `count`.
-pub(crate) fn next_few(event: &Event, count: usize) -> Option<impl Iterator<Item = Arc<Waiter>>> {
-    loop {
-        match mailbox::collect_all(|| event.notify(count.additional().relaxed())) {
-            (0, ..) => return None,
-            (_, earlier, Some(last)) => return Some(earlier.into_iter().chain([last])),
-            (_, _, None) => {}
-        }
-    }
-}
+/// Wakers to be woken when the list goes out of scope: the first one, and the rest.
+// Emptied by `drop`, so there is nothing to be dropped after that.
+pub(crate) struct WakeList(ManuallyDrop<Option<(Waker, Vec<Waker>)>>);
 
-/// Wakers to be woken when it goes out of scope.
-pub(crate) struct Wakes(Few<Waker>);
-
-impl Wakes {
+impl WakeList {
+    #[inline]
     pub(crate) const fn new() -> Self {
-        Self(Few::new())
+        Self(ManuallyDrop::new(None))
     }
 
+    #[inline]
     pub(crate) fn push(&mut self, waker: Option<Waker>) {
         if let Some(waker) = waker {
-            self.0.push(waker);
+            match &mut *self.0 {
+                Some((_, rest)) => rest.push(waker),
+                empty => *empty = Some((waker, Vec::new())),
+            }
         }
     }
 }
 
-impl Drop for Wakes {
+impl Drop for WakeList {
+    #[inline]
     fn drop(&mut self) {
-        let Few { first, rest } = mem::replace(&mut self.0, Few::new());
-        let Some(first) = first else { return };
-        if rest.is_empty() {
-            first.wake();
-        } else {
-            wake_all(&mut iter::once(first).chain(rest));
+        if let Some((first, rest)) = self.0.take() {
+            wake_all(first, rest);
         }
     }
 }
 
-fn wake_all<I: Iterator<Item = Waker>>(wakers: &mut I) {
+#[inline(never)]
+fn wake_all(first: Waker, rest: Vec<Waker>) {
+    if rest.is_empty() {
+        first.wake();
+    } else {
+        wake_each(&mut core::iter::once(first).chain(rest));
+    }
+}
+
+fn wake_each<I: Iterator<Item = Waker>>(wakers: &mut I) {
     /// Wakes the rest if one of the wakers panics.
     struct Rest<'a, I: Iterator<Item = Waker>>(&'a mut I);
     impl<I: Iterator<Item = Waker>> Drop for Rest<'_, I> {
         fn drop(&mut self) {
-            wake_all(self.0);
+            wake_each(self.0);
         }
     }
     while let Some(waker) = wakers.next() {
@@ -157,25 +197,33 @@ fn wake_all<I: Iterator<Item = Waker>>(wakers: &mut I) {
 
 #[cfg(test)]
 mod tests {
-    use alloc::vec::Vec;
-    use event_listener::Listener as _;
-
     use super::*;
 
-    /// Those who have only just lined up cannot be known yet: whoever is behind them is found all the same.
+    /// An owner cannot know a waiter that has only just begun to listen. It still finds those behind it.
     #[test]
-    fn those_behind_who_have_not_quite_lined_up_are_found() {
-        let few = |event: &Event| next_few(event, 2).into_iter().flatten().collect();
-        let one = |event: &Event| next(event).into_iter().collect();
-        for take in [few, one] as [fn(&Event) -> Vec<Arc<Waiter>>; 2] {
-            let event = Event::new();
-            let starting = [event.listen(), event.listen()];
-            let (third, place) = Waiter::new(1, Waker::noop()).listen(&event);
-            let found = take(&event);
-            assert!(found.len() == 1 && Arc::ptr_eq(&found[0], &third));
-            assert!(take(&event).is_empty());
-            assert!(place.discard());
-            drop(starting);
+    fn waiters_behind_an_unknown_listener_are_found() {
+        let inbox = Event::new();
+        let unknown = [inbox.listen(), inbox.listen()];
+        let third = Registration::listen(Waiter::new(Kind::Take, 1, 1, Waker::noop()), &inbox);
+        let mut found = Vec::new();
+        empty_inbox(&inbox, |waiter| found.push(waiter));
+        assert!(found.len() == 1 && Arc::ptr_eq(&found[0], &third.waiter));
+        empty_inbox(&inbox, |_| panic!("the inbox is empty"));
+        assert!(third.listener.expect("it listens").discard());
+        drop(unknown);
+    }
+
+    #[test]
+    fn more_waiters_than_a_batch_come_out_in_order() {
+        let inbox = Event::new();
+        let count = u32::try_from(3 * BATCH + 1).unwrap();
+        let waiters: Vec<_> =
+            (0..count).map(|n| Registration::listen(Waiter::new(Kind::Take, n, n, Waker::noop()), &inbox)).collect();
+        let mut found = Vec::new();
+        empty_inbox(&inbox, |waiter| found.push(waiter.min));
+        assert!(found.iter().copied().eq(0..count));
+        for mut waiter in waiters {
+            assert!(waiter.discard_listener());
         }
     }
 }

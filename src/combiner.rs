@@ -1,0 +1,719 @@
+//! The combiner: who may touch the wait queue, and why no wake-up is lost.
+//!
+//! The last of the crate's three arguments: *whoever lets a waiter proceed sees to it that the waiter does*. The technique is known as flat combining.
+//!
+//! The wait queue lies in a slot. **Taking it out of the slot is owning it**: one swap to own it, one to leave it. A thread whose
+//! change of the word concerns waiters makes the change as the owner, and serves the queue before it leaves. If the queue is owned by another
+//! thread, it sets RECHECK in the same step as its change, and that owner serves for it. Hence no thread waits for an owner, and there is no lock.
+//!
+//! A waiter that cannot reach the queue after a few tries listens on an event, the *inbox*, and sets RECHECK then. The owner moves the inbox
+//! into the queue each time it finds RECHECK.
+//!
+//! Invariants:
+//!
+//! * **C1** *One owner.* The queue is in the slot or with one thread. While a thread has it, no user code runs in that thread: no waker is woken, cloned
+//!   or dropped, and nothing panics.
+//! * **C2** *The flags tell of every waiter.* When the owner leaves, HAS_WAITERS, HAS_RELEASERS and HAS_DEFERRED are set if there are such
+//!   entries in the queue, NO_BARGING if the head is due. Only the owner clears them, in a step that [`State::settle`] refuses if RECHECK is
+//!   set or tokens, room or capacity have come since it looked. So no change that concerns a waiter can mistake itself for one that does not:
+//!   1. the owner looks, and no token is there; 2. a plain return adds one; 3. the owner sets HAS_WAITERS, and leaves: this does not happen, as step 3 is refused.
+//! * **C3** *RECHECK is never overlooked.* Whoever finds the queue owned sets RECHECK **and then tries once more** to own it; an owner puts
+//!   the queue back **and then looks** for RECHECK. Both put-back and try are read-modify-writes of the slot. If the try comes first, the
+//!   put-back acquires what came before it, so the owner finds RECHECK. Else the try succeeds.
+//! * **C4** *An arrival is seen.* A waiter listens on the inbox before it sets RECHECK. An owner clears RECHECK before it empties the inbox.
+//! * **C5** *A token is in the word, or granted, or held.* A grant changes the waiter's phase, which succeeds once. If the waiter has left before, the
+//!   owner gives the tokens back; if it leaves afterwards, the waiter does.
+//! * **C6** *No newcomer takes what has just come.* A change that finds the queue owned sets NO_BARGING together with RECHECK, and a loss of the head is recorded by
+//!   the newcomer's own step (BYPASSED). So a starving head is bypassed [`STARVING_AFTER`] times at most.
+//! * **C7** *An owner comes to an end.* After [`MAX_ROUNDS`] rounds that other threads caused, it puts the queue back for a while, and goes on only if none of
+//!   them has taken over.
+//!
+//! [`STARVING_AFTER`]: crate::queue::STARVING_AFTER
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::convert::Infallible;
+use core::mem;
+use core::task::{Poll, Waker};
+
+use event_listener::Event;
+
+use crate::Fairness;
+use crate::atomic::{AtomicState, Count, Once, Phase};
+use crate::queue::{Next, WaitQueue};
+use crate::state::{Given, Kind, Refused, State};
+use crate::sync::{Backoff, Slot, const_fn, loom_or};
+use crate::waiter::{Registration, Waiter, WakeList, empty_inbox};
+
+/// How often an owner serves at the request of other threads before it offers them the queue.
+const MAX_ROUNDS: u32 = loom_or(2, 8);
+
+type Queue = Box<WaitQueue<Arc<Waiter>>>;
+
+pub(crate) struct Combiner {
+    state: AtomicState,
+    max: u32,
+    fairness: Fairness,
+    /// Empty while a thread owns the queue, and before the first waiter comes.
+    queue: Slot<Queue>,
+    queue_exists: Once,
+    /// Where waiters go that find the queue owned.
+    inbox: Event,
+    /// Entries of takers in the queue; how many of them, and of all others, are dead.
+    takers: Count,
+    dead_takers: Count,
+    dead_others: Count,
+}
+
+/// Gives tokens back if user code panics before they have a guard.
+pub(crate) struct ReturnOnUnwind<'a> {
+    combiner: &'a Combiner,
+    count: u32,
+}
+
+impl Combiner {
+    const_fn! {
+        pub(crate) const fn new(max: u32, capacity: u32) -> Self {
+            Self {
+                state: AtomicState::new(State::new(capacity)),
+                max,
+                fairness: Fairness::Fifo,
+                queue: Slot::new(None),
+                queue_exists: Once::new(),
+                inbox: Event::new(),
+                takers: Count::new(),
+                dead_takers: Count::new(),
+                dead_others: Count::new(),
+            }
+        }
+    }
+
+    pub(crate) const fn set_fairness(&mut self, fairness: Fairness) {
+        self.fairness = fairness;
+    }
+
+    pub(crate) const fn fairness(&self) -> Fairness {
+        self.fairness
+    }
+
+    const fn is_fifo(&self) -> bool {
+        matches!(self.fairness, Fairness::Fifo)
+    }
+
+    #[inline]
+    pub(crate) const fn max(&self) -> u32 {
+        self.max
+    }
+
+    #[inline]
+    pub(crate) fn state(&self) -> State {
+        self.state.load()
+    }
+
+    /// Takers in the queue.
+    pub(crate) fn waiting(&self) -> usize {
+        self.takers.get().saturating_sub(self.dead_takers.get())
+    }
+
+    // Changes of the word.
+
+    #[inline]
+    pub(crate) fn try_take_fast(&self, n: u32) -> bool {
+        self.state.try_update(|state| state.take_fast(n))
+    }
+
+    #[inline]
+    pub(crate) fn try_take(&self, n: u32) -> Result<(), Refused> {
+        match self.state.update(|state| state.take_fast(n).map(|next| (next, ())).ok_or(state)) {
+            Ok(()) => Ok(()),
+            Err(state) => self.try_take_slow(n, state),
+        }
+    }
+
+    /// The fast path has failed on this word.
+    #[cold]
+    fn try_take_slow(&self, n: u32, state: State) -> Result<(), Refused> {
+        match state.take(n, n) {
+            Ok(_) => self.try_take_up_to(n, n).map(drop),
+            Err(refused) => Err(refused),
+        }
+    }
+
+    /// Takes what is there, from `min` to `up_to`.
+    #[cold]
+    pub(crate) fn try_take_up_to(&self, min: u32, up_to: u32) -> Result<u32, Refused> {
+        let mut wakes = WakeList::new();
+        let taken = self.change(&mut wakes, |state| state.take(min, up_to))?;
+        let tokens = ReturnOnUnwind::new(self, taken);
+        drop(wakes);
+        tokens.disarm();
+        Ok(taken)
+    }
+
+    /// Puts back what fits.
+    #[inline]
+    pub(crate) fn give(&self, n: usize) {
+        if !self.state.try_update(|state| state.give_fast(n, self.max)) {
+            self.give_and_serve(n);
+        }
+    }
+
+    /// As [`give`](Self::give), and tells what became of the tokens.
+    #[cold]
+    pub(crate) fn give_and_serve(&self, n: usize) -> Given {
+        let mut wakes = WakeList::new();
+        let give = |state: State| Ok::<_, Infallible>(state.give(n, self.max));
+        if self.state.load().allows_hand_off(n) {
+            if let Some(mut queue) = self.own() {
+                if let Some(seen) = self.hand_off(&mut queue, n, &mut wakes) {
+                    self.finish(queue, seen, &mut wakes);
+                    return Given { restored: n, paid: 0 };
+                }
+                let Ok(given) = self.change_as_owner(queue, &mut wakes, give);
+                return given;
+            }
+        }
+        let Ok(given) = self.change(&mut wakes, give);
+        given
+    }
+
+    /// Puts in what fits of `n` tokens below the capacity, and tells how many that were.
+    pub(crate) fn top_up(&self, n: usize) -> usize {
+        self.change_always(&mut WakeList::new(), |state| state.top_up(n)).fitted()
+    }
+
+    pub(crate) fn release(&self, n: usize) -> Result<(), Refused> {
+        self.change(&mut WakeList::new(), |state| Ok((state.release(n, self.max)?, ())))
+    }
+
+    #[inline]
+    pub(crate) fn set_capacity(&self, capacity: u32) -> Result<State, Refused> {
+        self.change(&mut WakeList::new(), |state| {
+            let next = state.set_capacity(capacity, self.max)?;
+            Ok((next, next))
+        })
+    }
+
+    /// As [`set_capacity`](Self::set_capacity), if the capacity is `from`; else the error is what it is.
+    pub(crate) fn set_capacity_from(&self, from: u32, capacity: u32) -> Result<State, Result<u32, Refused>> {
+        self.change(&mut WakeList::new(), |state| {
+            if state.capacity() != from {
+                return Err(Ok(state.capacity()));
+            }
+            let next = state.set_capacity(capacity, self.max).map_err(Err)?;
+            Ok((next, next))
+        })
+    }
+
+    /// Makes room for `n` tokens more, which are the caller's.
+    pub(crate) fn grow_and_take(&self, n: usize) -> Result<(), Refused> {
+        let mut wakes = WakeList::new();
+        self.change(&mut wakes, |state| Ok((state.grow_and_take(n, self.max)?, ())))?;
+        let tokens = ReturnOnUnwind::new(self, u32::try_from(n).unwrap_or(self.max));
+        drop(wakes);
+        tokens.disarm();
+        Ok(())
+    }
+
+    pub(crate) fn retire(&self, n: usize) {
+        self.change_always(&mut WakeList::new(), |state| (state.retire(n), ()));
+    }
+
+    /// True for the call that closed the bucket.
+    pub(crate) fn close(&self) -> bool {
+        self.change_always(&mut WakeList::new(), |state| (state.close(), !state.is_closed()))
+    }
+
+    /// Applies a transition, and serves the queue if that lets waiters proceed.
+    ///
+    /// The caller wakes them when it is done with what must not be interrupted by a panic.
+    pub(crate) fn change<R, E>(
+        &self,
+        wakes: &mut WakeList,
+        mut transition: impl FnMut(State) -> Result<(State, R), E>,
+    ) -> Result<R, E> {
+        match self.change_quietly(&mut transition) {
+            Some(done) => done,
+            None => match self.own() {
+                Some(queue) => self.change_as_owner(queue, wakes, transition),
+                None => self.change_and_recheck(wakes, transition),
+            },
+        }
+    }
+
+    /// As [`change`](Self::change), for a transition that is never refused.
+    pub(crate) fn change_always<R>(&self, wakes: &mut WakeList, mut transition: impl FnMut(State) -> (State, R)) -> R {
+        let Ok(result) = self.change(wakes, |state| Ok::<_, Infallible>(transition(state)));
+        result
+    }
+
+    /// Applies a transition if no waiter has to hear of it.
+    #[inline]
+    fn change_quietly<R, E>(&self, transition: &mut impl FnMut(State) -> Result<(State, R), E>) -> Option<Result<R, E>> {
+        let changed = self.state.update(|state| match transition(state) {
+            Ok((next, _)) if state.concerns_waiters(next, self.max) => Err(None),
+            Ok(done) => Ok(done),
+            Err(refused) => Err(Some(refused)),
+        });
+        match changed {
+            Ok(result) => Some(Ok(result)),
+            Err(refused) => refused.map(Err),
+        }
+    }
+
+    #[cold]
+    fn change_as_owner<R, E>(
+        &self,
+        mut queue: Queue,
+        wakes: &mut WakeList,
+        mut transition: impl FnMut(State) -> Result<(State, R), E>,
+    ) -> Result<R, E> {
+        let changed = self.state.update(|state| {
+            let (next, result) = transition(state)?;
+            let next = state.owners_change(next, queue.is_starving_after(state.is_bypassed().into()));
+            Ok((next, (state.is_bypassed() && !next.is_bypassed(), next, result)))
+        });
+        let (seen, result) = match changed {
+            Ok((lost, next, result)) => {
+                if lost {
+                    queue.count_loss();
+                }
+                (next, Ok(result))
+            }
+            Err(refused) => (self.state.load_exact(), Err(refused)),
+        };
+        self.serve(queue, seen, wakes);
+        result
+    }
+
+    /// The queue was owned: the owner serves for this change, or this thread does if the owner has just left (**C3**).
+    #[cold]
+    fn change_and_recheck<R, E>(
+        &self,
+        wakes: &mut WakeList,
+        mut transition: impl FnMut(State) -> Result<(State, R), E>,
+    ) -> Result<R, E> {
+        // C6: in one step.
+        let result = self.state.update(|state| transition(state).map(|(next, result)| (next.recheck_exclusively(), result)))?;
+        self.serve_if_free(wakes);
+        Ok(result)
+    }
+
+    /// Hands `n` returned tokens to the head of the queue, past the word: it would first add them, and then subtract them.
+    #[inline]
+    fn hand_off(&self, queue: &mut Queue, n: usize, wakes: &mut WakeList) -> Option<State> {
+        let seen = self.state.load_exact();
+        if !seen.allows_hand_off(n) {
+            return None;
+        }
+        while let Some((head, count)) = queue.pop_for_hand_off(n) {
+            match head.notify(Phase::Granted(count)) {
+                Ok(waker) => {
+                    wakes.push(waker);
+                    return Some(seen);
+                }
+                Err(_) => queue.count_buried(Kind::Take),
+            }
+        }
+        None
+    }
+
+    // Ownership.
+
+    #[inline]
+    fn own(&self) -> Option<Queue> {
+        self.queue.take().or_else(|| self.create())
+    }
+
+    #[cold]
+    fn create(&self) -> Option<Queue> {
+        if self.queue_exists.claim() { Some(Box::new(WaitQueue::new(self.is_fifo()))) } else { None }
+    }
+
+    /// Owns the queue, if need be after a few tries: another thread owns it for a moment only, unless it was suspended.
+    fn own_with_patience(&self) -> Option<Queue> {
+        let backoff = Backoff::new();
+        loop {
+            let queue = self.own();
+            if queue.is_some() || backoff.is_completed() {
+                return queue;
+            }
+            backoff.snooze();
+        }
+    }
+
+    /// RECHECK has been set because the queue was owned: serves it if it is not any more (**C3**).
+    fn serve_if_free(&self, wakes: &mut WakeList) {
+        if let Some(queue) = self.own() {
+            self.serve(queue, self.state.load_exact(), wakes);
+        }
+    }
+
+    /// Has the queue looked at, by this thread or by the one that owns it.
+    #[cold]
+    fn request_service(&self, wakes: &mut WakeList) {
+        match self.own() {
+            Some(mut queue) => {
+                queue.rescan();
+                self.serve(queue, self.state.load_exact(), wakes);
+            }
+            None => {
+                self.state.change(|state| (state.request_recheck(), ()));
+                self.serve_if_free(wakes);
+            }
+        }
+    }
+
+    /// Puts the queue back; it is returned if the caller has to serve again.
+    #[inline]
+    fn leave(&self, queue: Queue) -> Option<Queue> {
+        self.put_back(queue);
+        // C3: first the queue, then the word.
+        if self.state.load_exact().needs_recheck() { self.own() } else { None }
+    }
+
+    /// As [`leave`](Self::leave), and gives other threads time to take over (**C7**).
+    #[cold]
+    fn yield_ownership(&self, queue: Queue) -> Option<Queue> {
+        self.put_back(queue);
+        let backoff = Backoff::new();
+        while !backoff.is_completed() {
+            backoff.snooze();
+        }
+        self.own()
+    }
+
+    #[inline]
+    fn put_back(&self, mut queue: Queue) {
+        self.takers.set(queue.takers());
+        if let Some((takers, others)) = queue.take_buried() {
+            self.dead_takers.sub(takers);
+            self.dead_others.sub(others);
+        }
+        let empty = self.queue.swap(Some(queue));
+        debug_assert!(empty.is_none(), "there is one queue (C1)");
+    }
+
+    /// Serves the queue until no waiter can proceed, and leaves. `seen` is a word that this thread has seen since it owns the queue.
+    fn serve(&self, mut queue: Queue, mut seen: State, wakes: &mut WakeList) {
+        let mut rounds = 0;
+        loop {
+            if seen.needs_recheck() {
+                seen = self.recheck(&mut queue);
+            }
+            seen = if seen.is_closed() {
+                self.close_waiters(&mut queue, seen, wakes)
+            } else {
+                self.serve_waiters(&mut queue, seen, wakes)
+            };
+            if queue.has_watchers() {
+                self.notify_watchers(&mut queue, seen, wakes);
+            }
+            if self.has_many_dead(queue.takers() + queue.others()) {
+                queue.compact();
+            }
+            match self.settle(&queue, seen) {
+                Ok(()) => match self.leave(queue) {
+                    None => return,
+                    Some(again) => {
+                        queue = again;
+                        seen = self.state.load_exact();
+                    }
+                },
+                Err(actual) => seen = actual,
+            }
+            rounds += 1;
+            if rounds >= MAX_ROUNDS {
+                let Some(again) = self.yield_ownership(queue) else { return };
+                queue = again;
+                seen = self.state.load_exact();
+            }
+        }
+    }
+
+    /// As [`serve`](Self::serve), if no waiter can proceed with the tokens in `seen`.
+    #[inline]
+    fn finish(&self, queue: Queue, seen: State, wakes: &mut WakeList) {
+        match self.settle(&queue, seen) {
+            Ok(()) => {
+                if let Some(queue) = self.leave(queue) {
+                    self.serve(queue, self.state.load_exact(), wakes);
+                }
+            }
+            Err(actual) => self.serve(queue, actual, wakes),
+        }
+    }
+
+    /// Serves the queue to which a waiter of this kind has come, or which it has left: there is nothing to do for takers without tokens.
+    #[inline]
+    fn serve_taker(&self, kind: Kind, queue: Queue, seen: State, wakes: &mut WakeList) {
+        if kind == Kind::Take && !seen.allows_service() {
+            self.finish(queue, seen, wakes);
+        } else {
+            self.serve(queue, seen, wakes);
+        }
+    }
+
+    /// Moves the inbox into the queue.
+    #[cold]
+    fn recheck(&self, queue: &mut Queue) -> State {
+        // C4: first RECHECK, then the inbox.
+        let (before, seen) = self.state.change(|state| (state.clear_recheck(), (state, state.clear_recheck())));
+        if before.is_bypassed() {
+            queue.count_loss();
+        }
+        empty_inbox(&self.inbox, |waiter| queue.push(waiter.kind, waiter.min, waiter.up_to, waiter));
+        queue.rescan();
+        seen
+    }
+
+    /// Serves takers and releasers; returns the last word that was seen.
+    fn serve_waiters(&self, queue: &mut Queue, mut seen: State, wakes: &mut WakeList) -> State {
+        loop {
+            match queue.next(seen) {
+                Next::Grant { min, up_to } => {
+                    let granted = self.state.update(|state| {
+                        let (next, count) = state.grant(min, up_to)?;
+                        Ok::<_, State>((next, (next, count)))
+                    });
+                    match granted {
+                        Ok((next, count)) => seen = self.hand_over(queue, count, next, wakes),
+                        Err(actual) if actual.is_closed() => return actual,
+                        Err(actual) => seen = actual,
+                    }
+                }
+                Next::Wake => {
+                    if let Some(Ok(waker)) = queue.next_to_wake().map(|waiter| waiter.notify(Phase::Woken)) {
+                        wakes.push(waker);
+                    }
+                }
+                Next::Wait => break,
+            }
+        }
+        while let Some(releaser) = queue.next_releaser(seen.room(self.max)) {
+            if let Ok(waker) = releaser.notify(Phase::Woken) {
+                wakes.push(waker);
+            }
+        }
+        seen
+    }
+
+    /// Gives the head the tokens that were taken for it; if it has left, they go back (**C5**).
+    #[inline]
+    fn hand_over(&self, queue: &mut Queue, count: u32, seen: State, wakes: &mut WakeList) -> State {
+        match queue.pop_head().map(|head| head.notify(Phase::Granted(count))) {
+            Some(Ok(waker)) => {
+                wakes.push(waker);
+                seen
+            }
+            _ => {
+                queue.count_buried(Kind::Take);
+                let (seen, _) = self.state.change(|state| {
+                    let (next, given) = state.give(count as usize, self.max);
+                    (next, (next, given))
+                });
+                seen
+            }
+        }
+    }
+
+    /// Watchers come last: a token that goes on to a waiter does not make the bucket idle.
+    #[cold]
+    fn notify_watchers(&self, queue: &mut Queue, state: State, wakes: &mut WakeList) {
+        for watcher in queue.take_watchers(state) {
+            match watcher.notify(Phase::Granted(0)) {
+                Ok(waker) => wakes.push(waker),
+                Err(_) => queue.count_buried(Kind::Idle),
+            }
+        }
+    }
+
+    #[cold]
+    fn close_waiters(&self, queue: &mut Queue, seen: State, wakes: &mut WakeList) -> State {
+        for waiter in queue.take_all() {
+            match waiter.notify(Phase::Closed) {
+                Ok(waker) => wakes.push(waker),
+                Err(_) => queue.count_buried(waiter.kind),
+            }
+        }
+        seen
+    }
+
+    /// Makes the flags tell of the queue, unless the word has changed in favour of a waiter (**C2**).
+    #[inline]
+    fn settle(&self, queue: &Queue, seen: State) -> Result<(), State> {
+        let summary = queue.summary();
+        // If so, every change since has set RECHECK where it concerns a waiter.
+        if seen.is_summarized_by(summary) {
+            return Ok(());
+        }
+        self.state.update(|state| Ok((state.settle(seen, summary)?, ())))
+    }
+
+    /// Whether it pays to throw dead entries out.
+    fn has_many_dead(&self, entries: usize) -> bool {
+        let dead = self.dead_takers.get().saturating_add(self.dead_others.get());
+        dead > 16 && dead > entries / 2
+    }
+
+    // What waiters do.
+
+    /// Queues a new waiter. The wakers are for when its registration is safe.
+    #[cold]
+    pub(crate) fn enqueue(&self, waiter: Arc<Waiter>, wakes: &mut WakeList) -> Registration {
+        match self.own_with_patience() {
+            Some(mut queue) => {
+                let mut seen = self.state.load_exact();
+                if seen.needs_recheck() {
+                    // Those in the inbox came first.
+                    seen = self.recheck(&mut queue);
+                }
+                queue.push(waiter.kind, waiter.min, waiter.up_to, Arc::clone(&waiter));
+                self.serve_taker(waiter.kind, queue, seen, wakes);
+                Registration { waiter, listener: None }
+            }
+            None => {
+                let registration = Registration::listen(waiter, &self.inbox);
+                // C4: first the inbox, then RECHECK.
+                self.state.change(|state| (state.join_inbox(registration.waiter.kind, self.is_fifo()), ()));
+                self.serve_if_free(wakes);
+                registration
+            }
+        }
+    }
+
+    /// Whether the waiter may proceed, and with how many tokens. If not, `waker` is woken when it may; `registered` tells that this is known.
+    ///
+    /// The caller wakes `wakes` when it has noted the result.
+    #[cold]
+    pub(crate) fn poll(
+        &self,
+        waiter: &Arc<Waiter>,
+        waker: &Waker,
+        mut registered: bool,
+        wakes: &mut WakeList,
+    ) -> Poll<Result<u32, Refused>> {
+        // Whether the waker that is registered may have come too late to be taken out by an owner, which must not drop it.
+        let mut replaced = false;
+        loop {
+            match waiter.phase.load() {
+                Phase::Waiting if registered => return Poll::Pending,
+                Phase::Waiting => {
+                    // Then the phase once more: see `set_waker`.
+                    waiter.set_waker(waker);
+                    (registered, replaced) = (true, true);
+                }
+                Phase::Woken => {
+                    if let Some(result) = self.retry(waiter, wakes) {
+                        return Poll::Ready(result);
+                    }
+                    // First the waker, then the phase: from then on, an owner may wake this waiter.
+                    waiter.set_waker(waker);
+                    (registered, replaced) = (true, true);
+                    if waiter.phase.change(Phase::Woken, Phase::Waiting).is_ok() {
+                        self.request_service_after(waiter.kind, true, wakes);
+                    }
+                }
+                phase => {
+                    if replaced {
+                        drop(waiter.take_waker());
+                    }
+                    return Poll::Ready(if let Phase::Granted(count) = phase { Ok(count) } else { Err(Refused::Closed) });
+                }
+            }
+        }
+    }
+
+    /// A waiter that was woken tries for itself. `None` if it has to wait on, at the place that it has kept.
+    fn retry(&self, waiter: &Arc<Waiter>, wakes: &mut WakeList) -> Option<Result<u32, Refused>> {
+        let tried = match waiter.kind {
+            Kind::Take => self.change(wakes, |state| state.retry(waiter.min, waiter.up_to)),
+            _ => self.change(wakes, |state| state.release(1, self.max).map(|next| (next, 0))),
+        };
+        match tried {
+            Ok(count) => {
+                if let Phase::Granted(twice) = waiter.phase.leave() {
+                    // An owner has been quicker: its tokens go back.
+                    self.change_always(wakes, |state| state.give(twice as usize, self.max));
+                } else {
+                    self.remove(waiter, wakes);
+                }
+                Some(Ok(count))
+            }
+            Err(Refused::Closed) => Some(Err(Refused::Closed)),
+            Err(_) => None,
+        }
+    }
+
+    /// Removes the entry of a waiter that has got what it waited for by itself, and serves those behind it.
+    fn remove(&self, waiter: &Arc<Waiter>, wakes: &mut WakeList) {
+        match self.own() {
+            Some(mut queue) => {
+                if waiter.kind != Kind::Take || !queue.remove_head_if(|head| Arc::ptr_eq(head, waiter)) {
+                    self.count_dead(waiter.kind);
+                    queue.rescan();
+                }
+                let seen = self.state.load_exact();
+                self.serve_taker(waiter.kind, queue, seen, wakes);
+            }
+            None => {
+                self.count_dead(waiter.kind);
+                self.state.change(|state| (state.request_recheck(), ()));
+                self.serve_if_free(wakes);
+            }
+        }
+    }
+
+    /// Gives up a registration, and the tokens that it may have been granted.
+    #[cold]
+    pub(crate) fn cancel(&self, mut registration: Registration) {
+        let is_known = registration.discard_listener();
+        let waiter = registration.waiter;
+        let phase = waiter.phase.leave();
+        // Dropped last: that may run user code, which may panic.
+        let waker = waiter.take_waker();
+        match phase {
+            Phase::Granted(count) if count > 0 => self.give(count as usize),
+            // No owner has heard of it.
+            Phase::Waiting | Phase::Woken if is_known => {
+                self.count_dead(waiter.kind);
+                self.request_service_after(waiter.kind, phase == Phase::Woken, &mut WakeList::new());
+            }
+            _ => {}
+        }
+        drop(waker);
+    }
+
+    fn count_dead(&self, kind: Kind) {
+        match kind {
+            Kind::Take => self.dead_takers.add(1),
+            Kind::Release | Kind::Idle | Kind::Settled => self.dead_others.add(1),
+        }
+    }
+
+    /// A waiter has left, or sleeps again: others may be able to proceed instead. Where it `was_woken`, it claims no tokens any more.
+    fn request_service_after(&self, kind: Kind, was_woken: bool, wakes: &mut WakeList) {
+        // A change even if it leaves an equal word: an owner that looked at the phase before has looked at the word before, so this sees
+        // what that owner served.
+        let needed = self.state.change(|state| (state, state.needs_service(self.max)));
+        if needed || was_woken || kind != Kind::Take || self.has_many_dead(self.takers.get()) {
+            self.request_service(wakes);
+        }
+    }
+}
+
+impl<'a> ReturnOnUnwind<'a> {
+    pub(crate) fn new(combiner: &'a Combiner, count: u32) -> Self {
+        Self { combiner, count }
+    }
+
+    pub(crate) fn disarm(self) {
+        mem::forget(self);
+    }
+}
+
+impl Drop for ReturnOnUnwind<'_> {
+    fn drop(&mut self) {
+        self.combiner.give(self.count as usize);
+    }
+}

@@ -1,0 +1,376 @@
+//! The wait queue: who is next. Plain data, which belongs to one thread at a time; nothing here knows of threads.
+//!
+//! One rule covers both kinds of fairness: *the head is due at once (Fifo) or after [`STARVING_AFTER`] losses (Barging). While the
+//! head is due, tokens are granted to it and newcomers are shut out. Until then, it is woken to try for itself.*
+//!
+//! The queue never takes an entry out of order, with one exception: a request that the capacity does not allow is *deferred*. It
+//! regains its place when it becomes satisfiable.
+//!
+//! A waiter that leaves sets its phase and nothing else. Its entry stays as a *dead* one until the queue comes across it, or is
+//! [compacted](WaitQueue::compact).
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+
+use crate::state::{Kind, State, Summary};
+use crate::sync::loom_or;
+
+/// After how many losses the head of the queue of a Barging bucket is due.
+pub(crate) const STARVING_AFTER: u32 = loom_or(2, 16);
+
+/// How many entries a queue may have room for without need.
+const SPARE: usize = 64;
+
+/// How the queue sees a waiter.
+pub(crate) trait Waits {
+    fn standing(&self) -> Standing;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It sleeps.
+    Waiting,
+    /// It was woken to try for itself, and has not answered.
+    Woken,
+    /// It needs its entry no more.
+    Gone,
+}
+
+#[derive(Debug)]
+struct Entry<W> {
+    /// The order of arrival.
+    ticket: u64,
+    min: u32,
+    up_to: u32,
+    losses: u32,
+    /// Whether `claimed` includes this entry.
+    claims: bool,
+    waiter: W,
+}
+
+/// Waiters in the order of their arrival; the first ones may have been woken.
+#[derive(Debug)]
+struct Line<W> {
+    entries: VecDeque<Entry<W>>,
+    /// How many entries, from the front, have been looked at; those of them that still wait for an answer claim what they need.
+    woken: usize,
+    /// What the woken waiters need.
+    claimed: i64,
+}
+
+/// What the owner must do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Take this many tokens from the bucket for the head, and [remove](WaitQueue::pop_head) it.
+    Grant { min: u32, up_to: u32 },
+    /// Wake the waiter [that is next](WaitQueue::next_to_wake).
+    Wake,
+    /// No waiter can proceed.
+    Wait,
+}
+
+#[derive(Debug)]
+pub(crate) struct WaitQueue<W> {
+    fifo: bool,
+    takers: Line<W>,
+    /// Requests that the capacity does not allow, by what they need, then by arrival.
+    deferred: BTreeMap<(u32, u64), Entry<W>>,
+    releasers: Line<W>,
+    idle: Vec<W>,
+    settled: Vec<W>,
+    tickets: u64,
+    /// Dead entries that were removed since [`take_buried`](Self::take_buried), takers and others.
+    buried: (usize, usize),
+}
+
+impl<W: Waits> Line<W> {
+    const fn new() -> Self {
+        Self { entries: VecDeque::new(), woken: 0, claimed: 0 }
+    }
+
+    #[inline]
+    fn pop_front(&mut self) -> Option<Entry<W>> {
+        let entry = self.entries.pop_front()?;
+        if self.woken > 0 {
+            self.woken -= 1;
+            self.claimed -= if entry.claims { i64::from(entry.min) } else { 0 };
+        }
+        if self.entries.capacity() > 4 * (SPARE + self.entries.len()) {
+            self.entries.shrink_to(SPARE + 2 * self.entries.len());
+        }
+        Some(entry)
+    }
+
+    #[inline]
+    fn has_dead_head(&self) -> bool {
+        self.entries.front().is_some_and(|entry| entry.waiter.standing() == Standing::Gone)
+    }
+
+    /// Removes dead entries from the front, and returns how many there were.
+    #[cold]
+    fn bury(&mut self) -> usize {
+        let mut dead = 0;
+        while self.has_dead_head() {
+            self.pop_front();
+            dead += 1;
+        }
+        dead
+    }
+
+    /// The first waiter that still sleeps, and how many of `budget` are left for it by those woken before.
+    fn first_sleeper(&mut self, budget: i64) -> Option<(&mut Entry<W>, i64)> {
+        while let Some(entry) = self.entries.get_mut(self.woken) {
+            match entry.waiter.standing() {
+                Standing::Waiting => break,
+                standing => {
+                    entry.claims = standing == Standing::Woken;
+                    self.claimed += if entry.claims { i64::from(entry.min) } else { 0 };
+                    self.woken += 1;
+                }
+            }
+        }
+        let left = budget - self.claimed;
+        self.entries.get_mut(self.woken).map(|entry| (entry, left))
+    }
+
+    /// Forgets who was woken, so that all are looked at again.
+    fn rescan(&mut self) {
+        (self.woken, self.claimed) = (0, 0);
+    }
+
+    fn retain(&mut self, mut keep: impl FnMut(&W) -> bool) {
+        self.entries.retain(|entry| keep(&entry.waiter));
+        self.entries.shrink_to(SPARE + 2 * self.entries.len());
+        self.rescan();
+    }
+}
+
+impl<W: Waits> WaitQueue<W> {
+    pub(crate) const fn new(fifo: bool) -> Self {
+        Self {
+            fifo,
+            takers: Line::new(),
+            deferred: BTreeMap::new(),
+            releasers: Line::new(),
+            idle: Vec::new(),
+            settled: Vec::new(),
+            tickets: 0,
+            buried: (0, 0),
+        }
+    }
+
+    /// Adds a waiter at the end.
+    #[inline]
+    pub(crate) fn push(&mut self, kind: Kind, min: u32, up_to: u32, waiter: W) {
+        let line = match kind {
+            Kind::Take => &mut self.takers,
+            Kind::Release => &mut self.releasers,
+            Kind::Idle => return self.idle.push(waiter),
+            Kind::Settled => return self.settled.push(waiter),
+        };
+        line.entries.push_back(Entry { ticket: self.tickets, min, up_to, losses: 0, claims: false, waiter });
+        self.tickets += 1;
+    }
+
+    /// What to do for the takers of a bucket in this state.
+    pub(crate) fn next(&mut self, state: State) -> Next {
+        let (available, satisfiable) = (state.available(), state.satisfiable());
+        if self.has_restorable(satisfiable) {
+            self.restore_deferred(satisfiable);
+        }
+        loop {
+            self.bury();
+            let Some(head) = self.takers.entries.front() else { return Next::Wait };
+            let (fits, min) = (i64::from(head.min) <= available, head.min);
+            if self.is_due(head) && fits {
+                return Next::Grant { min, up_to: head.up_to };
+            }
+            if i64::from(min) > satisfiable {
+                self.defer(0);
+            } else if self.is_due(head) {
+                return Next::Wait;
+            } else {
+                let Some((entry, left)) = self.takers.first_sleeper(available) else { return Next::Wait };
+                if i64::from(entry.min) <= left {
+                    return Next::Wake;
+                }
+                if i64::from(entry.min) <= satisfiable {
+                    return Next::Wait;
+                }
+                self.defer(self.takers.woken);
+            }
+        }
+    }
+
+    /// The waiter that [`Next::Wake`] means.
+    pub(crate) fn next_to_wake(&self) -> Option<&W> {
+        self.takers.entries.get(self.takers.woken).map(|entry| &entry.waiter)
+    }
+
+    /// The waiter that [`Next::Grant`] means; it is no longer queued.
+    pub(crate) fn pop_head(&mut self) -> Option<W> {
+        self.takers.pop_front().map(|entry| entry.waiter)
+    }
+
+    /// The head, if it is due and `n` tokens are what it needs. It may be dead.
+    #[inline]
+    pub(crate) fn pop_for_hand_off(&mut self, n: usize) -> Option<(W, u32)> {
+        let head = self.takers.entries.front()?;
+        let n = u32::try_from(n).ok().filter(|n| self.is_due(head) && (head.min..=head.up_to).contains(n))?;
+        self.pop_head().map(|head| (head, n))
+    }
+
+    /// Removes the entry of a woken waiter that has got its tokens, if it is the head.
+    pub(crate) fn remove_head_if(&mut self, is_it: impl FnOnce(&W) -> bool) -> bool {
+        let is_head = self.takers.entries.front().is_some_and(|head| is_it(&head.waiter));
+        if is_head {
+            self.takers.pop_front();
+        }
+        is_head
+    }
+
+    /// Removes what is dead in front of the head.
+    #[inline]
+    fn bury(&mut self) {
+        if self.takers.has_dead_head() {
+            self.buried.0 += self.takers.bury();
+        }
+    }
+
+    /// A newcomer took tokens ahead of the head.
+    pub(crate) fn count_loss(&mut self) {
+        self.bury();
+        if let Some(head) = self.takers.entries.front_mut() {
+            head.losses = head.losses.saturating_add(1);
+        }
+    }
+
+    /// Whether the head will be due after `losses` more.
+    pub(crate) fn is_starving_after(&self, losses: u32) -> bool {
+        self.takers.entries.front().is_some_and(|head| head.losses + losses >= STARVING_AFTER)
+    }
+
+    const fn is_due(&self, head: &Entry<W>) -> bool {
+        self.fifo || head.losses >= STARVING_AFTER
+    }
+
+    /// Sets the request at `index` aside, as the capacity does not allow it.
+    fn defer(&mut self, index: usize) {
+        let entry = if index == 0 { self.takers.pop_front() } else { self.takers.entries.remove(index) };
+        if let Some(entry) = entry {
+            self.deferred.insert((entry.min, entry.ticket), entry);
+        }
+    }
+
+    /// Gives satisfiable requests their places back.
+    #[cold]
+    fn restore_deferred(&mut self, satisfiable: i64) {
+        let mut restored = Vec::new();
+        while self.has_restorable(satisfiable) {
+            restored.extend(self.deferred.pop_first().map(|(_, entry)| entry));
+        }
+        restored.sort_unstable_by_key(|entry| entry.ticket);
+        let has_older = self.takers.entries.front().is_some_and(|head| head.ticket < restored[0].ticket);
+        for entry in restored.into_iter().rev() {
+            self.takers.entries.push_front(entry);
+        }
+        if has_older {
+            // Two sorted runs: linear.
+            self.takers.entries.make_contiguous().sort_by_key(|entry| entry.ticket);
+        }
+        self.takers.rescan();
+    }
+
+    #[inline]
+    fn has_restorable(&self, satisfiable: i64) -> bool {
+        self.deferred.first_key_value().is_some_and(|((min, _), _)| i64::from(*min) <= satisfiable)
+    }
+
+    /// The next releaser to wake, if there is room that no woken releaser claims.
+    #[inline]
+    pub(crate) fn next_releaser(&mut self, room: u64) -> Option<&W> {
+        if self.releasers.entries.is_empty() {
+            return None;
+        }
+        self.buried.1 += self.releasers.bury();
+        let (entry, left) = self.releasers.first_sleeper(i64::try_from(room).unwrap_or(i64::MAX))?;
+        if left > 0 { Some(&entry.waiter) } else { None }
+    }
+
+    #[inline]
+    pub(crate) fn has_watchers(&self) -> bool {
+        self.idle.len() + self.settled.len() > 0
+    }
+
+    /// All that wait for the state that a bucket has reached.
+    pub(crate) fn take_watchers(&mut self, state: State) -> impl Iterator<Item = W> + use<W> {
+        let take = |watchers: &mut Vec<W>, holds| if holds { core::mem::take(watchers) } else { Vec::new() };
+        let idle = take(&mut self.idle, state.is_idle());
+        idle.into_iter().chain(take(&mut self.settled, state.is_settled()))
+    }
+
+    /// All who wait for tokens or for room, in order.
+    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = W> + use<W> {
+        let takers = core::mem::replace(&mut self.takers, Line::new()).entries;
+        let releasers = core::mem::replace(&mut self.releasers, Line::new()).entries;
+        let deferred = core::mem::take(&mut self.deferred).into_values();
+        deferred.chain(takers).chain(releasers).map(|entry| entry.waiter)
+    }
+
+    /// Waiters that had been woken may have answered.
+    pub(crate) fn rescan(&mut self) {
+        self.takers.rescan();
+        self.releasers.rescan();
+    }
+
+    /// Removes all dead entries.
+    pub(crate) fn compact(&mut self) {
+        let before = (self.takers(), self.others());
+        let lives = |waiter: &W| waiter.standing() != Standing::Gone;
+        self.takers.retain(lives);
+        self.deferred.retain(|_, entry| lives(&entry.waiter));
+        self.releasers.retain(lives);
+        for watchers in [&mut self.idle, &mut self.settled] {
+            watchers.retain(lives);
+            watchers.shrink_to(SPARE + 2 * watchers.len());
+        }
+        self.buried.0 += before.0 - self.takers();
+        self.buried.1 += before.1 - self.others();
+    }
+
+    /// A waiter that was removed turned out to be dead.
+    pub(crate) fn count_buried(&mut self, kind: Kind) {
+        match kind {
+            Kind::Take => self.buried.0 += 1,
+            Kind::Release | Kind::Idle | Kind::Settled => self.buried.1 += 1,
+        }
+    }
+
+    /// How many dead entries of takers and of others were removed since the last call, if any.
+    #[inline]
+    pub(crate) fn take_buried(&mut self) -> Option<(usize, usize)> {
+        if self.buried == (0, 0) { None } else { Some(core::mem::take(&mut self.buried)) }
+    }
+
+    /// Entries of takers, dead ones included.
+    #[inline]
+    pub(crate) fn takers(&self) -> usize {
+        self.takers.entries.len() + self.deferred.len()
+    }
+
+    /// Entries of others than takers, dead ones included.
+    pub(crate) fn others(&self) -> usize {
+        self.releasers.entries.len() + self.idle.len() + self.settled.len()
+    }
+
+    #[inline]
+    pub(crate) fn summary(&self) -> Summary {
+        let head = self.takers.entries.front();
+        Summary::new(
+            head.is_some(),
+            head.is_some_and(|head| self.is_due(head)),
+            !self.releasers.entries.is_empty(),
+            self.deferred.len() + self.idle.len() + self.settled.len() > 0,
+        )
+    }
+}
