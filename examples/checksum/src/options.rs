@@ -74,13 +74,16 @@ pub(crate) fn parse() -> Result<Option<Options>> {
 }
 
 /// The value of an option, if it passes the check.
-fn number<N: FromStr<Err: Display> + Copy>(parser: &mut Parser, option: &str, check: impl Fn(N) -> Result<()>) -> Result<N> {
+fn number<N: Copy + FromStr<Err: Error + 'static>>(
+    parser: &mut Parser,
+    option: &str,
+    check: impl Fn(N) -> Result<()>,
+) -> Result<N> {
     let text = parser.value()?.string()?;
-    let number =
-        text.parse().map_err(|error| format!("{error}")).and_then(|n| check(n).map(|()| n).map_err(|error| error.to_string()));
+    let number = text.parse().map_err(Into::into).and_then(|n| check(n).map(|()| n));
     number.map_err(|error| format!("invalid value '{text}' for '{option}': {error}").into())
 }
 
-fn in_range<N: PartialOrd + Display>(n: N, least: N, most: N) -> Result<()> {
+fn in_range<N: Copy + PartialOrd + Display>(n: N, least: N, most: N) -> Result<()> {
     if n < least || n > most { Err(format!("{n} is not in {least}..={most}").into()) } else { Ok(()) }
 }
