@@ -25,8 +25,8 @@ use crate::Limit;
 /// ```
 #[derive(Clone, Debug)]
 pub struct LimitLayer {
-    bucket: Arc<TokenBucket>,
-    sheds_load: bool,
+    pub(crate) bucket: Arc<TokenBucket>,
+    pub(crate) sheds_load: bool,
 }
 
 impl LimitLayer {
@@ -56,10 +56,6 @@ impl LimitLayer {
     #[must_use]
     pub const fn bucket(&self) -> &Arc<TokenBucket> {
         &self.bucket
-    }
-
-    pub(crate) const fn sheds_load(&self) -> bool {
-        self.sheds_load
     }
 }
 

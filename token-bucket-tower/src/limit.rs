@@ -19,7 +19,7 @@ use crate::{LimitLayer, ResponseFuture};
 ///
 /// # Panics
 ///
-/// `call` panics unless `poll_ready` returned `Ready(Ok(()))` since the last `call`.
+/// `call` panics unless the latest `poll_ready` returned `Ready(Ok(()))` and no `call` followed it.
 ///
 /// # Examples
 ///
@@ -82,7 +82,7 @@ where
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         loop {
             self.reservation = match &mut self.reservation {
-                Reservation::None | Reservation::Refused if self.layer.sheds_load() => match self.layer.bucket().try_take_owned() {
+                Reservation::None | Reservation::Refused if self.layer.sheds_load => match self.layer.bucket.try_take_owned() {
                     Ok(token) => Reservation::Token(token),
                     Err(TryTakeError::Closed(closed)) => return self.fail(closed),
                     Err(_) => {
@@ -90,7 +90,7 @@ where
                         return Poll::Ready(Ok(()));
                     }
                 },
-                Reservation::None | Reservation::Refused => Reservation::Queued(self.layer.bucket().take_owned()),
+                Reservation::None | Reservation::Refused => Reservation::Queued(self.layer.bucket.take_owned()),
                 Reservation::Queued(take) => match ready!(Pin::new(take).poll(cx)) {
                     Ok(token) => Reservation::Token(token),
                     Err(TakeError::Closed(closed)) => return self.fail(closed),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use token_bucket_tower::token_bucket::TokenBucket;
 use token_bucket_tower::{LimitLayer, Overloaded};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tower::timeout::error::Elapsed;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
@@ -43,10 +43,10 @@ async fn call_all<S>(service: &S, calls: usize) -> (usize, usize)
 where
     S: Service<(), Response = (), Error = BoxError, Future: Send> + Clone + Send + 'static,
 {
-    let mut tasks: JoinSet<_> = (0..calls).map(|_| service.clone().oneshot(())).collect();
+    let mut tasks: JoinSet<_> = (0..calls).map(|_| timeout(Duration::from_secs(60), service.clone().oneshot(()))).collect();
     let (mut served, mut refused) = (0, 0);
     while let Some(result) = tasks.join_next().await {
-        match result.unwrap() {
+        match result.unwrap().expect("an answer in time") {
             Ok(()) => served += 1,
             Err(error) if error.is::<Overloaded>() => refused += 1,
             Err(error) => panic!("{error}"),
@@ -74,10 +74,10 @@ async fn a_timeout_returns_tokens_and_places() {
         std::future::pending::<()>().await;
         Ok::<_, BoxError>(())
     });
-    // Two services of which one waits for its token, with a timeout around readiness and call.
+    // Tower's timeout starts with `call`. This puts the wait for a token into the call.
     let limited = service_fn(move |()| service.clone().oneshot(()));
-    let timeout = ServiceBuilder::new().timeout(Duration::from_secs(1)).service(limited);
-    let (first, second) = tokio::join!(timeout.clone().oneshot(()), timeout.clone().oneshot(()));
+    let service = ServiceBuilder::new().timeout(Duration::from_secs(1)).service(limited);
+    let (first, second) = tokio::join!(service.clone().oneshot(()), service.clone().oneshot(()));
     assert!(first.unwrap_err().is::<Elapsed>() && second.unwrap_err().is::<Elapsed>());
     assert_eq!((layer.bucket().outstanding(), layer.bucket().waiting()), (0, 0));
 }
