@@ -89,7 +89,7 @@ impl Terms {
 
     /// The time between two renewals, and how long Redis may take to answer one.
     fn period(&self) -> Duration {
-        (self.lease - self.work) / 5
+        self.lease.saturating_sub(self.work) / 5
     }
 }
 
@@ -306,6 +306,7 @@ impl Member {
     }
 
     /// The share of this process, to take tokens from.
+    #[must_use]
     pub fn share(&self) -> &Arc<Share> {
         &self.share
     }

@@ -62,6 +62,7 @@ impl Server {
     }
 
     /// The port on 127.0.0.1.
+    #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }

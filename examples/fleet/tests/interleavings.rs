@@ -15,13 +15,8 @@ use token_bucket::Token;
 
 const KEY: &str = "fleet";
 const MEMBERS: usize = 3;
-const TERMS: Terms = Terms {
-    limit: 14,
-    minimum: 1,
-    processes: MEMBERS,
-    lease: Duration::from_millis(40),
-    work: Duration::from_millis(10),
-};
+const TERMS: Terms =
+    Terms { limit: 14, minimum: 1, processes: MEMBERS, lease: Duration::from_millis(40), work: Duration::from_millis(10) };
 
 #[derive(Clone, Debug)]
 enum Step {
