@@ -228,15 +228,14 @@ impl Share {
     /// worthwhile to give the difference back at once.
     pub fn accept(&self, request: &Request, share: usize) -> bool {
         let mut lease = self.lease_now();
-        let ends = request.sent + self.terms.lease;
         // The answer may rest on a lease that has ended meanwhile and that others were granted.
-        let is_late = request.has_lease && !lease.is_live || Instant::now() + self.terms.work >= ends;
-        if is_late || request.number != self.requests.load(Ordering::Relaxed) {
+        let rests_on_lost = request.has_lease && !lease.is_live;
+        if rests_on_lost || request.number != self.requests.load(Ordering::Relaxed) {
             return false;
         }
         let before = self.bucket.capacity();
         let capacity = self.terms.minimum + share.min(self.pool);
-        *lease = Lease { is_live: true, ends };
+        *lease = Lease { is_live: true, ends: request.sent + self.terms.lease };
         self.set_capacity(capacity);
         capacity < before
     }

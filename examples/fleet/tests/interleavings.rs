@@ -18,7 +18,7 @@ const MEMBERS: usize = 3;
 const TERMS: Terms =
     Terms { limit: 14, minimum: 1, processes: MEMBERS, lease: Duration::from_millis(40), work: Duration::from_millis(10) };
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Step {
     /// A member takes as many tokens as it can, up to a number.
     Take(usize, usize),
