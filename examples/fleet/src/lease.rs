@@ -12,18 +12,20 @@
 //! * All processes use the same key, [`Terms::lease`], [`Terms::minimum`] and [`Terms::processes`]. If they disagree on
 //!   [`Terms::limit`], as during a roll-out, the largest one holds.
 //! * The clock of Redis does not jump forward, and no clock runs more than an eighth faster than another.
-//! * One Redis answers at a time. The script and the data are those of one server, as a primary with replicas or as one shard.
+//! * All processes talk to the same Redis primary.
 //!
-//! How: a member's lease covers all tokens that it holds or may take without asking. A smaller share takes effect in the member
-//! first; the lease follows with the next request, and never goes below the tokens still held. Redis lets a lease grow only into tokens
-//! that no other lease covers. A member takes no more tokens beyond its minimum from [`Terms::work`] before the end of its lease, by
-//! its own clock; this is earlier than by the clock of Redis, as it counts from before the request was sent.
+//! It works like this: a member's lease covers all tokens that it holds or may take without asking. A smaller share takes effect in the member
+//! first; the lease follows with the next request, and never goes below the number of tokens still held. Redis lets a lease grow only
+//! into tokens that no other lease covers. A member stops taking tokens beyond its minimum when [`Terms::work`] is left of its lease. It
+//! counts the lease from before it sent the request, on its own monotonic clock, so the lease ends in the member before it ends in Redis.
 //!
-//! * A process that dies is replaced in the accounts when its lease expires.
+//! The rest follows:
+//!
+//! * The share of a dead process returns to the pool when its lease expires.
 //! * While Redis is away, each process keeps its share until its lease ends, then has [`Terms::minimum`] tokens. These
 //!   are reserved outside the leased pool for [`Terms::processes`] processes. **Redis cannot check that no more are running.**
-//! * After Redis has restarted, failed over or lost the key, it grants nothing new for one lease time. Members keep the shares that they
-//!   report. The first members of all wait for this time as well.
+//! * After Redis has restarted, failed over or lost the key, it grants nothing new for one lease time (the *grace period*). Members keep
+//!   the shares that they report. A new key begins with a grace period too, because Redis cannot tell it from a lost one.
 //!
 //! # What it does not promise
 //!
@@ -31,7 +33,8 @@
 //! * Two Redis servers that both take writes, as in a split failover, may each grant the limit. So may a replica that replaces its data
 //!   while it runs.
 //! * Work that a killed process has started elsewhere may outlive the process.
-//! * Shares move within a few renewals, not at once. Each renewal reads all members: meant for up to some hundred processes.
+//! * Shares move within a few renewals, not at once. Each renewal reads the leases of all members, so the cost grows with the square of
+//!   their number; a few hundred are fine.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -55,9 +58,10 @@ pub struct Terms {
     pub minimum: usize,
     /// The most processes that ever run at once. This matters only if `minimum` is above 0.
     pub processes: usize,
-    /// How long a lease lasts. Dead processes hold on to their share for this time.
+    /// How long a lease lasts, and so how long the share of a dead process is out of use. To change it, stop all processes and delete
+    /// the key.
     pub lease: Duration,
-    /// The longest time from taking a token to returning it.
+    /// The longest time from taking a token to returning it, when the lease cannot be renewed.
     pub work: Duration,
 }
 

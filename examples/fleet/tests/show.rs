@@ -72,10 +72,11 @@ fn an_exceeded_limit_is_noticed() {
 #[test]
 fn nothing_is_left_when_the_program_is_killed() {
     let dir = TempDir::new().unwrap();
-    let mut child = fleet(&dir, &[]).spawn().unwrap();
+    let mut child = fleet(&dir, &["--short"]).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     let port = port(&lines.next().unwrap());
-    assert!(lines.next().unwrap().ends_with("A, B and C start"));
+    // From then on, three members work.
+    assert!(lines.any(|line| line.ends_with("B and C have little to do")));
     assert!(is_open(port));
     child.kill().unwrap();
     child.wait().unwrap();
@@ -84,8 +85,10 @@ fn nothing_is_left_when_the_program_is_killed() {
         assert!(Instant::now() < until, "Redis is left: {:?}", files(&dir));
         thread::sleep(Duration::from_millis(10));
     }
-    // The members have the other end of this pipe; it ends when they have.
-    assert_eq!(lines.filter(|line| line.contains("failed")).count(), 0);
+    // The members hold the other end of this pipe; it closes when they exit.
+    let (sender, exited) = mpsc::channel();
+    thread::spawn(move || sender.send(lines.count()));
+    exited.recv_timeout(Duration::from_secs(20)).expect("a member is left");
 }
 
 #[test]
