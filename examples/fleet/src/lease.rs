@@ -7,15 +7,16 @@
 //!
 //! **The tokens held by all processes together never exceed the limit**, on these conditions:
 //!
-//! * Work ends, and returns its token, within [`Terms::work`] once the lease can no longer be renewed. While it is renewed, work may
-//!   take as long as it likes. A process in which [`Share::is_overdue`] is true has failed and must end that work, for example by exiting.
+//! * If the lease can no longer be renewed, all tokens beyond the minimum are returned before it ends. Work that takes no longer than
+//!   [`Terms::work`] always keeps to this. While the lease is renewed, work may take as long as it likes. A process in which
+//!   [`Share::is_overdue`] is true has failed and must end that work, for example by exiting.
 //! * All processes use the same key, [`Terms::lease`], [`Terms::minimum`] and [`Terms::processes`]. If they disagree on
 //!   [`Terms::limit`], as during a roll-out, the largest one holds.
 //! * The clock of Redis does not jump forward, and no clock runs more than an eighth faster than another.
 //! * All processes talk to the same Redis primary.
 //!
-//! It works like this: a member's lease covers all tokens that it holds or may take without asking. A smaller share takes effect in the member
-//! first; the lease follows with the next request, and never goes below the number of tokens still held. Redis lets a lease grow only
+//! It works like this: a member's lease covers all tokens that it holds or may take without asking. A smaller share takes effect in
+//! the member first; the lease follows with the next request, and never goes below the number of tokens still held. Redis lets a lease grow only
 //! into tokens that no other lease covers. A member stops taking tokens beyond its minimum when [`Terms::work`] is left of its lease. It
 //! counts the lease from before it sent the request, on its own monotonic clock, so the lease ends in the member before it ends in Redis.
 //!
@@ -61,7 +62,7 @@ pub struct Terms {
     /// How long a lease lasts, and so how long the share of a dead process is out of use. To change it, stop all processes and delete
     /// the key.
     pub lease: Duration,
-    /// The longest time from taking a token to returning it, when the lease cannot be renewed.
+    /// The longest time from taking a token to returning it. This much before the end of its lease, a process stops taking tokens.
     pub work: Duration,
 }
 
