@@ -1,6 +1,6 @@
 //! What the bucket costs, as ratios: to bare compare-exchanges, and to other semaphores. See `report.rs` for what is made of it.
 //!
-//! `cargo bench -- FILTER` runs a part, and `TOKEN_BUCKET_ROUNDS=10 cargo bench` takes longer and finds out more.
+//! `cargo bench -p token-bucket-benches -- FILTER` runs a part; with `TOKEN_BUCKET_ROUNDS=10` it takes longer and finds out more.
 
 mod line;
 mod plot;

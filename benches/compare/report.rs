@@ -91,11 +91,11 @@ pub(crate) fn write(runner: &Runner) -> io::Result<()> {
     }
     let mut all_times = runner.outcomes.iter().flat_map(|outcome| &outcome.results);
     let is_complete = all_times.all(|times| times.rounds.iter().all(Option::is_some));
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let directory = if is_complete { &root.join("benches") } else { runner.directory() };
+    let benches = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let directory = if is_complete { benches } else { runner.directory() };
 
     let mut text = String::from("# Ratios\n\n");
-    text.push_str(&origin(root, runner.rounds));
+    text.push_str(&origin(&benches.join("../Cargo.lock"), runner.rounds));
     text.push_str(LEGEND);
     text.push_str(&table(&rows).expect("a string takes it all"));
     if let Ok(bytes) = fs::read_to_string(Path::new(env!("CARGO_TARGET_TMPDIR")).join("bytes.md")) {
@@ -145,14 +145,14 @@ fn table(rows: &[Row<'_>]) -> Result<String, fmt::Error> {
 }
 
 /// When and where this was measured, and against what.
-fn origin(root: &Path, rounds: usize) -> String {
-    let lock = fs::read_to_string(root.join("Cargo.lock")).unwrap_or_default();
+fn origin(lock: &Path, rounds: usize) -> String {
+    let lock = fs::read_to_string(lock).unwrap_or_default();
     let rivals = ["tokio", "async-lock", "mea", "futures-intrusive", "event-listener", "smol"];
     let versions: Vec<_> = rivals.iter().map(|name| format!("{name} {}", version(&lock, name))).collect();
     let cpu_info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu_info.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split(": ").nth(1));
     format!(
-        "`cargo bench` on {}, rounds: {rounds}. {} cores, {}, {}. {}.\n\n",
+        "`cargo bench -p token-bucket-benches` on {}, rounds: {rounds}. {} cores, {}, {}. {}.\n\n",
         said_by("date", &["+%F"]),
         thread::available_parallelism().map_or(0, usize::from),
         model.unwrap_or("of a kind unknown"),

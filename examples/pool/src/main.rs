@@ -1,13 +1,11 @@
 //! A pool of `SQLite` connections that is resized while it is used.
 //!
 //! ```sh
-//! cargo run --release --example pool
+//! cargo run --release -p pool
 //! ```
 //!
 //! A connection in use has an [`OwnedToken`] beside it. So the bucket limits how many are in use, lets the others wait in order, and knows what
 //! a shrink has asked back; the pool only keeps connections for the next one, and closes those that are too many.
-
-mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,8 +15,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use example_support::{Chart, Claims, Common, Progress, Result, Watch};
 use rusqlite::Connection;
-use support::{Chart, Claims, Common, Progress, Result, Watch};
 use token_bucket::{OwnedToken, TokenBucket};
 
 const WORKERS: usize = 12;
@@ -165,7 +163,7 @@ fn main() -> Result<ExitCode> {
 
     if let Some(path) = &options.common.svg {
         let lines = shelf.watch.lines("open connections", end);
-        support::draw(path, "A pool that is resized while it is used", &[Chart { y: "connections", lines }])?;
+        example_support::draw(path, "A pool that is resized while it is used", &[Chart { y: "connections", lines }])?;
     }
     Ok(claims.verdict())
 }

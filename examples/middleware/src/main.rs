@@ -1,16 +1,11 @@
 //! A web server with a limit of requests that it works on at a time, changed by `PUT /limit/N` while it is under load.
 //!
 //! ```sh
-//! cargo run --release --example middleware
+//! cargo run --release -p middleware
 //! ```
 //!
-//! The limit is a `tower` middleware, in `support/limit.rs`. The server and its clients are real ones on the loopback interface.
+//! The limit is a `tower` middleware, in `limit.rs`. The server and its clients are real ones on the loopback interface.
 //! First requests beyond the limit wait, then they are shed with `503 Service Unavailable`.
-
-#[path = "support/limit.rs"]
-#[allow(unreachable_pub, reason = "a library would export it")]
-mod limit;
-mod support;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -20,12 +15,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use example_support::{Chart, Claims, Common, Progress, Result, Watch};
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode, client, server};
 use hyper_util::rt::TokioIo;
 use limit::{LimitLayer, Overloaded};
-use support::{Chart, Claims, Common, Progress, Result, Watch};
 use token_bucket::TokenBucket;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -100,7 +95,7 @@ async fn main() -> Result<ExitCode> {
         claims.check(is_right, format_args!("{asked} requests, {served} served, {refused} refused with 503, {mode}"));
         if let (Some(path), false) = (&options.common.svg, sheds) {
             let chart = Chart { y: "requests", lines: watch.lines("in flight", end) };
-            support::draw(path, "A limit of requests in flight that is changed under load", &[chart])?;
+            example_support::draw(path, "A limit of requests in flight that is changed under load", &[chart])?;
         }
     }
     Ok(claims.verdict())

@@ -1,7 +1,7 @@
 //! A limit that finds itself: a controller steers the capacity of a bucket by the latency that it measures.
 //!
 //! ```sh
-//! cargo run --release --example adaptive
+//! cargo run --release -p adaptive
 //! ```
 //!
 //! A backend can work on so many requests at a time, and lets the others wait. Nobody tells the clients how many, and it changes; once it
@@ -10,8 +10,6 @@
 
 #![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "moderate numbers")]
 
-mod support;
-
 use std::cell::RefCell;
 use std::ops::RangeInclusive;
 use std::process::ExitCode;
@@ -19,7 +17,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use clap::Parser;
-use support::{Chart, Claims, Common, Line, Progress, Result};
+use example_support::{Chart, Claims, Common, Line, Progress, Result};
 use token_bucket::TokenBucket;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -197,7 +195,7 @@ fn main() -> Result<ExitCode> {
             Chart { y: "latency, up to 60 ms", lines: latencies },
             chart("gradient, real time", &real[1]),
         ];
-        support::draw(path, "Limits that follow the capacity of a backend", &charts)?;
+        example_support::draw(path, "Limits that follow the capacity of a backend", &charts)?;
     }
     Ok(claims.verdict())
 }

@@ -1,15 +1,13 @@
 //! Streams with as many items in work as there are tokens, and a server that goes down in order.
 //!
 //! ```sh
-//! cargo run --release --example stream
+//! cargo run --release -p stream
 //! ```
 //!
 //! [`tokens`] makes a stream of a bucket. Zipped with a stream of items, each item comes with its token, so the next one is taken out of
 //! the stream when it may be worked on. The client does so with the requests that it sends, by `for_each_concurrent`; the server with the
 //! connections that it accepts, each in a task of its own. Both limits are changed on the way. At the end the server accepts no more, closes its
 //! bucket, and waits until every token is back: then all that were accepted have been answered.
-
-mod support;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -19,12 +17,12 @@ use std::time::{Duration, Instant};
 use std::{future, io};
 
 use clap::Parser;
+use example_support::{Chart, Claims, Common, Progress, Result, Watch};
 use futures::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use futures::{Stream, StreamExt as _, stream};
 use futures_lite::FutureExt as _;
 use smol::net::{TcpListener, TcpStream};
 use smol::{Executor, Timer};
-use support::{Chart, Claims, Common, Progress, Result, Watch};
 use token_bucket::{OwnedToken, TokenBucket};
 
 /// Capacities of the client and the server, phase by phase.
@@ -121,7 +119,7 @@ fn main() -> Result<ExitCode> {
             Chart { y: "client", lines: lines(&client, "requests in flight") },
             Chart { y: "server", lines: lines(&server, "connections served") },
         ];
-        support::draw(path, "Streams with limits, and a server that goes down in order", &charts)?;
+        example_support::draw(path, "Streams with limits, and a server that goes down in order", &charts)?;
     }
     Ok(claims.verdict())
 }

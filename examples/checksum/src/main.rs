@@ -1,27 +1,32 @@
 //! Checksums of files, as `sha256sum` prints them, by threads and async tasks at once, through one bucket.
 //!
 //! ```sh
-//! cargo run --release --example checksum -- /usr/lib/python3 | sha256sum --check --quiet
+//! cargo run --release -p checksum -- /usr/lib/python3 | sha256sum --check --quiet
 //! ```
 //!
 //! Whoever hashes a file holds a token. Meanwhile the bucket is resized, up and down, to 1 and to 0, and at every take and
 //! every resize the program checks what a bucket promises: see [`Audit`].
 
-mod support;
+mod options;
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
-use std::{error::Error, fmt, fs, thread};
+use std::{fmt, fs};
 
-use clap::{CommandFactory as _, Parser, error::ErrorKind, value_parser};
+use async_channel::{Receiver, Sender};
+use async_executor::Executor;
+use blocking::{Unblock, unblock};
+use example_support::{Chart, Notes};
+use futures_lite::{future, io as async_io};
 use indicatif::{HumanBytes, ProgressBar, ProgressState, ProgressStyle};
+use options::Options;
 use sha2::{Digest as _, Sha256};
-use smol::channel::{Receiver, Sender};
-use support::{Chart, Notes};
 use token_bucket::{Snapshot, TokenBucket};
 use walkdir::{DirEntry, WalkDir};
 
@@ -31,51 +36,20 @@ const PATHS_AHEAD: usize = 1024;
 const BYTES_AHEAD: usize = 64 * 1024;
 const EXECUTOR_THREADS: usize = 2;
 
-/// Prints SHA-256 sums like sha256sum, by threads and async tasks that share a bucket of tokens, while it is resized.
-#[derive(Parser)]
-#[command(name = "checksum", after_help = "Exit status: 1 if a file could not be read, 3 if the bucket broke its promise.")]
-struct Options {
-    /// Files, and directories to walk [default: this crate, without `target` and `.git`]
-    #[arg(value_name = "PATH")]
-    paths: Vec<PathBuf>,
-    /// Threads that block while they wait for a token
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = value_parser!(u16).range(..=256))]
-    threads: u16,
-    /// Async tasks that wait for a token without a thread
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = value_parser!(u16).range(..=512))]
-    tasks: u16,
-    /// Files to hash at a time when the capacity is largest
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = capacity)]
-    max_capacity: usize,
-    /// Milliseconds after which the bucket is resized, if it was not by progress
-    #[arg(long, value_name = "MS", default_value_t = 50, value_parser = value_parser!(u64).range(1..))]
-    resize_every: u64,
-    /// Print checksums and errors only
-    #[arg(long)]
-    quiet: bool,
-    /// Draw what happened
-    #[arg(long, value_name = "PATH")]
-    svg: Option<PathBuf>,
-}
-
-/// What a bucket accepts is for the bucket to say.
-fn capacity(text: &str) -> Result<usize, Box<dyn Error + Send + Sync>> {
-    let capacity = text.parse()?;
-    TokenBucket::new(capacity, 0)?;
-    Ok(capacity)
-}
-
 /// A file, with its number in the output.
 type Job = (usize, PathBuf);
 /// Its checksum and length.
 type Outcome = (usize, PathBuf, io::Result<(String, u64)>);
 
 fn main() -> ExitCode {
-    let options = Options::parse();
-    if options.threads == 0 && options.tasks == 0 {
-        let message = "--threads and --tasks are both 0, so nobody would do the work";
-        Options::command().error(ErrorKind::ValueValidation, message).exit();
-    }
+    let options = match options::parse() {
+        Ok(Some(options)) => options,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}\n\nFor more information, try '--help'.");
+            return ExitCode::from(2);
+        }
+    };
     let start = Instant::now();
     let run = Arc::new(Run::new(options.max_capacity, options.svg.as_ref().map(|_| start)));
     let bar = progress_bar(&run, options.quiet);
@@ -88,7 +62,7 @@ fn main() -> ExitCode {
     if let Some(path) = &options.svg {
         let lines = audit.notes.lines("files in flight", start.elapsed());
         let chart = Chart { y: "files", lines };
-        if let Err(error) = support::draw(path, "Checksums through a bucket that is resized", &[chart]) {
+        if let Err(error) = example_support::draw(path, "Checksums through a bucket that is resized", &[chart]) {
             say(&bar, format_args!("{}: {error}", path.display()));
             return ExitCode::FAILURE;
         }
@@ -107,14 +81,14 @@ fn main() -> ExitCode {
 /// Starts everything, prints what comes of it, and returns when all has ended.
 fn hash_all(options: &Options, run: &Arc<Run>, output: &mut Output<'_>) {
     let bar = output.bar;
-    let executor = smol::Executor::new();
-    let (to_do, jobs) = smol::channel::bounded(PATHS_AHEAD);
+    let executor = Executor::new();
+    let (to_do, jobs) = async_channel::bounded(PATHS_AHEAD);
     let (done, outcomes) = mpsc::channel();
     thread::scope(|scope| {
-        let (stop, stopped) = smol::channel::bounded::<()>(1);
+        let (stop, stopped) = async_channel::bounded::<()>(1);
         for _ in 0..EXECUTOR_THREADS {
             let (executor, stopped) = (&executor, stopped.clone());
-            scope.spawn(move || smol::block_on(executor.run(stopped.recv())));
+            scope.spawn(move || future::block_on(executor.run(stopped.recv())));
         }
         for _ in 0..options.threads {
             let (jobs, done) = (jobs.clone(), done.clone());
@@ -124,25 +98,26 @@ fn hash_all(options: &Options, run: &Arc<Run>, output: &mut Output<'_>) {
             executor.spawn(work_in_task(Arc::clone(run), jobs.clone(), done.clone())).detach();
         }
         let period = Duration::from_millis(options.resize_every);
-        executor.spawn(every(BLINK.min(period), move || run.resize_if_due(period))).detach();
-        if bar.is_hidden() && !options.quiet {
-            executor
-                .spawn(every(Duration::from_secs(1), || say(bar, format_args!("{} done, {}", bar.position(), run.status()))))
-                .detach();
-        }
+        let stop_resizes = every(scope, BLINK.min(period), move || run.resize_if_due(period));
+        let status = move || say(bar, format_args!("{} done, {}", bar.position(), run.status()));
+        let stop_status = (bar.is_hidden() && !options.quiet).then(|| every(scope, Duration::from_secs(1), status));
         // Only the workers have it now: when they go, the walk ends.
         drop(jobs);
         scope.spawn(move || walk(&options.paths, bar, &to_do, &done));
         output.print_in_order(&outcomes, &run.bucket);
-        drop(stop);
+        drop((stop, stop_resizes, stop_status));
     });
 }
 
-async fn every(period: Duration, action: impl Fn()) {
-    loop {
-        smol::Timer::after(period).await;
-        action();
-    }
+/// Acts time and again in a thread of its own, until what is returned is dropped.
+fn every<'scope>(scope: &'scope Scope<'scope, '_>, period: Duration, action: impl Fn() + Send + 'scope) -> mpsc::Sender<()> {
+    let (stop, stopped) = mpsc::channel();
+    scope.spawn(move || {
+        while stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
+            action();
+        }
+    });
+    stop
 }
 
 /// Without the statistics, a take is just `bucket.take().wait()`.
@@ -186,16 +161,16 @@ fn hash(path: &Path) -> io::Result<(String, u64)> {
 
 async fn hash_async(path: PathBuf) -> io::Result<(String, u64)> {
     let mut sha = Sha256::new();
-    let file = smol::unblock(|| fs::File::open(path)).await?;
-    let file = smol::Unblock::with_capacity(BYTES_AHEAD, file);
-    let bytes = smol::io::copy(file, smol::io::AssertAsync::new(&mut sha)).await?;
+    let file = unblock(|| fs::File::open(path)).await?;
+    let file = Unblock::with_capacity(BYTES_AHEAD, file);
+    let bytes = async_io::copy(file, async_io::AssertAsync::new(&mut sha)).await?;
     Ok((format!("{:x}", sha.finalize()), bytes))
 }
 
 /// Numbers the files that there are, and sends them to be hashed.
 fn walk(roots: &[PathBuf], bar: &ProgressBar, to_do: &Sender<Job>, done: &mpsc::Sender<Outcome>) {
-    let own = [PathBuf::from(env!("CARGO_MANIFEST_DIR"))];
-    let (roots, skipped): (_, &[&str]) = if roots.is_empty() { (&own[..], &["target", ".git"]) } else { (roots, &[]) };
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).map(Path::to_owned);
+    let (roots, skipped): (_, &[&str]) = if roots.is_empty() { (repository.as_slice(), &["target", ".git"]) } else { (roots, &[]) };
     let found = roots.iter().flat_map(|root| files_below(root, skipped));
     for (index, (path, result)) in found.enumerate() {
         bar.inc_length(1);

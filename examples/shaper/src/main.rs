@@ -1,15 +1,13 @@
 //! A file sent through TCP at a rate that changes on the way.
 //!
 //! ```sh
-//! cargo run --release --example shaper -- FILE
+//! cargo run --release -p shaper -- FILE
 //! ```
 //!
 //! A token is a byte. The sender takes as many as it is going to write, and forgets them; a thread with a [`Refill`] puts new ones in, and
 //! changes the rate from phase to phase. The receiver, at the other end of a connection over the loopback interface, measures.
 
 #![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "moderate numbers")]
-
-mod support;
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -20,8 +18,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use example_support::{Chart, Claims, Common, Line, Progress, Result};
 use sha2::{Digest as _, Sha256};
-use support::{Chart, Claims, Common, Line, Progress, Result};
 use token_bucket::{Refill, TokenBucket};
 
 const MIB: usize = 1 << 20;
@@ -116,7 +114,7 @@ fn main() -> Result<ExitCode> {
             (bin * n, mib(bytes as f64) / bin.as_secs_f64())
         });
         let lines = vec![Line::set("set", set, end - start), Line::measured("measured at the other end", measured)];
-        support::draw(path, "A file sent at a rate that changes", &[Chart { y: "MiB per second", lines }])?;
+        example_support::draw(path, "A file sent at a rate that changes", &[Chart { y: "MiB per second", lines }])?;
     }
     Ok(claims.verdict())
 }

@@ -1,20 +1,23 @@
-//! The `tower` middleware of the example `middleware`, polled by hand.
-#![cfg(feature = "std")]
+//! The middleware, polled by hand.
 
 use std::future::{Future, Ready, ready};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
+use limit::{LimitLayer, Limited, Overloaded};
 use token_bucket::{Closed, TokenBucket};
 use tower::{BoxError, Layer, Service, service_fn};
 
-#[path = "../examples/support/limit.rs"]
-#[allow(unreachable_pub, reason = "a library would export it")]
-mod limit;
-use limit::{LimitLayer, Limited, Overloaded};
+/// Counts how often it was woken.
+#[derive(Default)]
+struct Wakes(AtomicUsize);
 
-mod support;
-use support::counting_waker;
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
 
 fn bucket(capacity: usize) -> Arc<TokenBucket> {
     Arc::new(TokenBucket::new(10, capacity).unwrap())
@@ -117,10 +120,11 @@ fn a_ready_service_that_is_dropped_gives_its_token_back() {
     let mut one = layer.layer(Inner::Answers);
     let mut two = layer.layer(Inner::Answers);
     assert!(is_ready(&mut one));
-    let (wakes, waker) = counting_waker();
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(Arc::clone(&wakes));
     assert!(two.poll_ready(&mut Context::from_waker(&waker)).is_pending());
     drop(one);
-    assert_eq!(wakes.count(), 1);
+    assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
     assert!(is_ready(&mut two));
     drop(two);
     assert_eq!(bucket.available(), 1);

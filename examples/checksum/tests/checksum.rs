@@ -1,6 +1,5 @@
-//! Runs the examples: `checksum` on files made for it, with a look at what it prints, and the others in their short form,
-//! in which they check what they claim.
-#![cfg(all(feature = "std", unix))]
+//! Runs the program on files made for it, and looks at what it prints.
+#![cfg(unix)]
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -8,49 +7,15 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
-use std::thread;
-use std::time::Duration;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
+use example_support::testing::{command, finish, is_picture, run};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-/// Cargo puts the examples beside the directory of the tests.
-fn example(name: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let path = test.parent().and_then(Path::parent).unwrap().join("examples").join(name);
-    assert!(path.exists(), "{} is missing: `cargo test` builds it, or `cargo build --examples`", path.display());
-    path
-}
-
 fn checksum(dir: &Path) -> Command {
-    command("checksum", dir)
-}
-
-fn command(name: &str, dir: &Path) -> Command {
-    let mut command = Command::new(example(name));
-    command.current_dir(dir).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-/// The output, unless it hangs.
-fn finish(child: Child) -> Output {
-    let id = child.id().to_string();
-    let (sender, output) = mpsc::channel();
-    thread::spawn(move || sender.send(child.wait_with_output()));
-    let Ok(output) = output.recv_timeout(Duration::from_secs(60)) else {
-        let _ = Command::new("kill").arg(&id).status();
-        panic!("it hangs");
-    };
-    output.unwrap()
-}
-
-fn run(command: &mut Command) -> (i32, Vec<u8>, String) {
-    let output = finish(command.spawn().unwrap());
-    let code = output.status.code().expect("it was not killed");
-    (code, output.stdout, String::from_utf8_lossy(&output.stderr).into_owned())
+    command(env!("CARGO_BIN_EXE_checksum"), dir)
 }
 
 /// Files of all sorts, and what is in them.
@@ -168,11 +133,11 @@ fn lines_are_those_of_sha256sum() {
 }
 
 #[test]
-fn own_directory_is_the_default_and_sees_capacities_change() {
+fn this_repository_is_the_default_and_sees_capacities_change() {
     let (code, stdout, stderr) = run(&mut checksum(Path::new("/")));
     assert_eq!(code, 0, "{stderr}");
     let names: Vec<_> = parse(&stdout).into_keys().map(|name| String::from_utf8(name).unwrap()).collect();
-    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
     assert!(names.contains(&own.join("Cargo.toml").display().to_string()));
     assert!(!names.iter().any(|name| ["target", ".git"].iter().any(|skipped| Path::new(name).starts_with(own.join(skipped)))));
     let (resizes, _) = stderr.split_once(" resizes").unwrap();
@@ -274,100 +239,5 @@ fn bad_options_are_refused_with_a_reason() {
         let (code, stdout, stderr) = run(checksum(Path::new("/")).args(options));
         assert_eq!((code, stdout), (2, Vec::new()), "{options:?}");
         assert!(stderr.starts_with("error: ") && stderr.contains(reason), "{options:?}: {stderr}");
-    }
-}
-
-// The others.
-
-fn is_picture(path: &Path, smallest: usize) {
-    let picture = fs::read_to_string(path).unwrap();
-    assert!(picture.starts_with("<svg") && picture.trim_end().ends_with("</svg>"), "{picture}");
-    assert!((smallest..40_000).contains(&picture.len()), "{} bytes", picture.len());
-}
-
-/// Runs the short form, which makes at least so many claims; with a picture if that is asked for, and without one if not.
-fn claims_hold(name: &str, claims: usize) {
-    let dir = TempDir::new().unwrap();
-    let (code, stdout, stderr) = run(command(name, dir.path()).args(["--short", "--svg=picture.svg"]));
-    let stdout = String::from_utf8(stdout).unwrap();
-    assert_eq!(code, 0, "{stdout}{stderr}");
-    assert!(stdout.lines().filter(|line| line.starts_with("ok ")).count() >= claims, "{stdout}");
-    is_picture(&dir.path().join("picture.svg"), 5_000);
-
-    let (code, help, _) = run(command(name, dir.path()).arg("--help"));
-    let help = String::from_utf8(help).unwrap();
-    assert_eq!(code, 0);
-    for option in ["--short", "--svg <PATH>", "Exit status"] {
-        assert!(help.contains(option), "{option} is not in {help}");
-    }
-    let files = fs::read_dir(dir.path()).unwrap().count();
-    assert_eq!(files, 1, "it left files behind");
-}
-
-/// Runs the short form in a way in which a claim cannot hold.
-fn claim_breaks(name: &str, option: &str, claim: &str) {
-    let dir = TempDir::new().unwrap();
-    let (code, stdout, stderr) = run(command(name, dir.path()).args(["--short", option]));
-    let stdout = String::from_utf8(stdout).unwrap();
-    assert_eq!(code, 1, "{stdout}{stderr}");
-    assert!(stdout.lines().any(|line| line.starts_with("BROKEN") && line.contains(claim)), "{stdout}");
-    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "it left files behind");
-}
-
-#[test]
-fn api_client_is_never_refused() {
-    claims_hold("api_client", 4);
-    claim_breaks("api_client", "--without-bucket", "were refused");
-}
-
-#[test]
-fn shaper_keeps_to_the_rates() {
-    claims_hold("shaper", 5);
-    claim_breaks("shaper", "--without-bucket", "than was due");
-}
-
-#[test]
-fn pool_opens_no_more_than_the_capacity() {
-    claims_hold("pool", 4);
-    claim_breaks("pool", "--without-bucket", "were allowed");
-}
-
-#[test]
-fn middleware_has_no_more_in_flight_than_the_limit() {
-    claims_hold("middleware", 4);
-    claim_breaks("middleware", "--without-bucket", "were allowed");
-}
-
-#[test]
-fn adaptive_limits_follow_the_backend() {
-    claims_hold("adaptive", 16);
-    claim_breaks("adaptive", "--without-controller", "simulated");
-}
-
-#[test]
-fn stream_ends_in_order() {
-    claims_hold("stream", 3);
-    claim_breaks("stream", "--without-bucket", "were allowed");
-}
-
-#[test]
-fn the_gallery_shows_every_example() {
-    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
-    let gallery = fs::read_to_string(examples.join("README.md")).unwrap();
-    let paths = fs::read_dir(&examples).unwrap().map(|entry| entry.unwrap().path());
-    let names: Vec<_> = paths.filter(|path| path.extension().is_some_and(|extension| extension == "rs")).collect();
-    assert!(names.len() >= 7, "{names:?}");
-    for path in names {
-        let name = path.file_stem().unwrap().to_str().unwrap();
-        let picture = format!("pictures/{name}.svg");
-        for text in [
-            format!("## [{name}]({name}.rs)\n"),
-            format!("cargo run --release --example {name} -- "),
-            format!("--svg examples/{picture}"),
-            format!("]({picture})"),
-        ] {
-            assert!(gallery.contains(&text), "{text:?} is not in the gallery");
-        }
-        is_picture(&examples.join(picture), 5_000);
     }
 }

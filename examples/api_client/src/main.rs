@@ -1,7 +1,7 @@
 //! A client that keeps to the limit of an API: as many requests as are allowed, and never a `429 Too Many Requests`.
 //!
 //! ```sh
-//! cargo run --release --example api_client
+//! cargo run --release -p api_client
 //! ```
 //!
 //! The server is a real one on the loopback interface. It counts the requests of the last second, and answers 429 above its limit, which
@@ -10,8 +10,6 @@
 
 #![allow(clippy::cast_precision_loss, reason = "small numbers")]
 
-mod support;
-
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::process::ExitCode;
@@ -19,11 +17,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use example_support::{Chart, Claims, Common, Line, Progress, Result};
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response, StatusCode, client, server, service::service_fn};
 use hyper_util::rt::TokioIo;
-use support::{Chart, Claims, Common, Line, Progress, Result};
 use token_bucket::{Refill, TokenBucket};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -126,7 +124,7 @@ async fn main() -> Result<ExitCode> {
             Line::set("limit", bounds.into_iter().map(|(at, limit)| (at, limit as f64)), end),
             Line::measured("requests in the last window", counts),
         ];
-        support::draw(path, "A client at the limit of an API", &[Chart { y: "requests", lines }])?;
+        example_support::draw(path, "A client at the limit of an API", &[Chart { y: "requests", lines }])?;
     }
     Ok(claims.verdict())
 }

@@ -1,0 +1,68 @@
+use std::sync::Arc;
+
+use token_bucket::{CapacityError, TokenBucket};
+use tower_layer::Layer;
+
+use crate::Limit;
+
+/// Builds services that share a limit on the number of requests in progress: the capacity of a [`TokenBucket`].
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use token_bucket_tower::{LimitLayer, token_bucket::TokenBucket};
+///
+/// let own = LimitLayer::with_limit(10)?; // 10 requests at a time; above that, they wait
+/// own.bucket().set_capacity(100)?; // at any time, under load as well
+/// assert!(LimitLayer::with_limit(usize::MAX).is_err());
+///
+/// let bucket = Arc::new(TokenBucket::new(100, 8)?); // 8 requests at a time now, at most 100 later
+/// let waiting = LimitLayer::new(bucket.clone());
+/// let shedding = LimitLayer::new(bucket).load_shed(); // shares the limit with `waiting`
+/// assert!(Arc::ptr_eq(waiting.bucket(), shedding.bucket()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct LimitLayer {
+    pub(crate) bucket: Arc<TokenBucket>,
+    pub(crate) sheds_load: bool,
+}
+
+impl LimitLayer {
+    /// Creates a layer whose services take their tokens from `bucket`. Requests above the limit wait.
+    #[must_use]
+    pub const fn new(bucket: Arc<TokenBucket>) -> Self {
+        Self { bucket, sheds_load: false }
+    }
+
+    /// Creates a layer with a new bucket, which can be resized to any capacity. Requests above the limit wait.
+    ///
+    /// # Errors
+    ///
+    /// [`CapacityError::InitialExceedsMax`] if `limit` is above [`TokenBucket::MAX_CAPACITY`].
+    pub fn with_limit(limit: usize) -> Result<Self, CapacityError> {
+        TokenBucket::new(TokenBucket::MAX_CAPACITY, limit).map(|bucket| Self::new(Arc::new(bucket)))
+    }
+
+    /// Refuses requests above the limit at once, with [`Overloaded`](crate::Overloaded), instead of letting them wait.
+    #[must_use]
+    pub const fn load_shed(mut self) -> Self {
+        self.sheds_load = true;
+        self
+    }
+
+    /// Returns the bucket: resize it to change the limit, close it to fail all later calls, read it for metrics.
+    #[must_use]
+    pub const fn bucket(&self) -> &Arc<TokenBucket> {
+        &self.bucket
+    }
+}
+
+impl<S> Layer<S> for LimitLayer {
+    type Service = Limit<S>;
+
+    fn layer(&self, inner: S) -> Limit<S> {
+        Limit::new(inner, self.clone())
+    }
+}

@@ -1,0 +1,115 @@
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use token_bucket::{OwnedToken, TakeError, TakeOwned, TryTakeError};
+use tower_service::Service;
+
+use crate::error::BoxError;
+use crate::{LimitLayer, ResponseFuture};
+
+/// Service built by [`LimitLayer`], which admits a request to the inner service only with a token.
+///
+/// **A service that is ready holds a token**: call it or drop it. See [how a request is admitted](crate#how-a-request-is-admitted).
+///
+/// # Errors
+///
+/// `poll_ready` fails with [`Closed`](token_bucket::Closed) if the bucket is closed and no token was reserved before, and with the error
+/// of the inner service. After an error it holds no token.
+///
+/// # Panics
+///
+/// `call` panics unless the latest `poll_ready` returned `Ready(Ok(()))` and no `call` followed it.
+///
+/// # Examples
+///
+/// ```
+/// use token_bucket_tower::LimitLayer;
+/// use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
+///
+/// # tokio_test::block_on(async {
+/// let layer = LimitLayer::with_limit(2)?;
+/// let mut service = layer.layer(service_fn(async |n: u32| Ok::<_, BoxError>(n + 1)));
+/// let response = service.ready().await?.call(1); // `ready` waits for a token
+/// assert_eq!(layer.bucket().outstanding(), 1);
+/// assert_eq!(response.await?, 2);
+/// assert_eq!(layer.bucket().outstanding(), 0);
+/// # Ok::<(), BoxError>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug)]
+pub struct Limit<S> {
+    inner: S,
+    layer: LimitLayer,
+    reservation: Reservation,
+}
+
+#[derive(Debug, Default)]
+enum Reservation {
+    #[default]
+    None,
+    Queued(TakeOwned),
+    Token(OwnedToken),
+    /// Load shedding found no token, and the next call fails.
+    Refused,
+}
+
+impl<S> Limit<S> {
+    pub(crate) const fn new(inner: S, layer: LimitLayer) -> Self {
+        Self { inner, layer, reservation: Reservation::None }
+    }
+
+    fn fail(&mut self, error: impl Into<BoxError>) -> Poll<Result<(), BoxError>> {
+        self.reservation = Reservation::None;
+        Poll::Ready(Err(error.into()))
+    }
+}
+
+impl<S: Clone> Clone for Limit<S> {
+    fn clone(&self) -> Self {
+        Self::new(self.inner.clone(), self.layer.clone())
+    }
+}
+
+impl<S, R> Service<R> for Limit<S>
+where
+    S: Service<R, Error: Into<BoxError>>,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        loop {
+            self.reservation = match &mut self.reservation {
+                Reservation::None | Reservation::Refused if self.layer.sheds_load => match self.layer.bucket.try_take_owned() {
+                    Ok(token) => Reservation::Token(token),
+                    Err(TryTakeError::Closed(closed)) => return self.fail(closed),
+                    Err(_) => {
+                        self.reservation = Reservation::Refused;
+                        return Poll::Ready(Ok(()));
+                    }
+                },
+                Reservation::None | Reservation::Refused => Reservation::Queued(self.layer.bucket.take_owned()),
+                Reservation::Queued(take) => match ready!(Pin::new(take).poll(cx)) {
+                    Ok(token) => Reservation::Token(token),
+                    Err(TakeError::Closed(closed)) => return self.fail(closed),
+                    Err(error) => return self.fail(error),
+                },
+                Reservation::Token(_) => match ready!(self.inner.poll_ready(cx)) {
+                    Ok(()) => return Poll::Ready(Ok(())),
+                    Err(error) => return self.fail(error),
+                },
+            }
+        }
+    }
+
+    #[track_caller]
+    fn call(&mut self, request: R) -> Self::Future {
+        match mem::take(&mut self.reservation) {
+            Reservation::Token(token) => ResponseFuture::admitted(self.inner.call(request), token),
+            Reservation::Refused => ResponseFuture::refused(),
+            Reservation::None | Reservation::Queued(_) => panic!("`poll_ready` must return `Ready(Ok(()))` before `call`"),
+        }
+    }
+}
