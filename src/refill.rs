@@ -240,19 +240,21 @@ impl Refill {
         self.fraction = u64::try_from(fraction % denominator).expect("less than the denominator");
     }
 
-    /// When `count` more tokens than now are due, on the clock of the ticks. `None` if that never happens, or later than
-    /// [`Duration::MAX`].
-    fn due_at(&self, count: usize) -> Option<Duration> {
-        let missing = (count as u128).saturating_sub(self.due) * u128::from(self.denominator);
+    /// When `count` more tokens will be due, on the clock of the ticks. `None` if never, or later than [`Duration::MAX`].
+    pub(crate) fn due_at(&self, count: u128) -> Option<Duration> {
+        self.latest?.checked_add(self.due_in(count)?)
+    }
+
+    /// How long after the latest tick `count` more tokens will be due. `None` if that is never, or longer than [`Duration::MAX`].
+    pub(crate) fn due_in(&self, count: u128) -> Option<Duration> {
+        let missing = count.saturating_sub(self.due).checked_mul(u128::from(self.denominator))?;
         let nanos = match (missing, self.rate.tokens) {
-            (0, _) => return self.latest,
+            (0, _) => return Some(Duration::ZERO),
             (_, 0) => return None,
             (missing, tokens) => (missing - u128::from(self.fraction)).div_ceil(tokens as u128),
         };
-        self.latest?.checked_add(Duration::new(
-            u64::try_from(nanos / NANOS_PER_SEC).ok()?,
-            u32::try_from(nanos % NANOS_PER_SEC).expect("less than a second"),
-        ))
+        let below_a_second = u32::try_from(nanos % NANOS_PER_SEC).expect("less than a second");
+        Some(Duration::new(u64::try_from(nanos / NANOS_PER_SEC).ok()?, below_a_second))
     }
 }
 
@@ -264,6 +266,13 @@ fn saturate(n: u128) -> usize {
 
 #[cfg(feature = "std")]
 impl Refill {
+    /// Collects the tokens that became due until `now`: what a tick does, for an owner that has a place of its own for them.
+    #[inline]
+    pub(crate) fn collect(&mut self, now: Duration) -> usize {
+        self.advance(now);
+        saturate(core::mem::take(&mut self.due))
+    }
+
     /// Adds the tokens that became due until now: [`tick`](Self::tick) with the current time.
     ///
     /// [`Tick::next`] counts from the first call; use [`next_at`](Self::next_at) instead.
