@@ -329,3 +329,6 @@ impl Drop for Outbox {
         self.wake_all();
     }
 }
+
+#[cfg(test)]
+mod simulation;
