@@ -163,7 +163,16 @@ impl RateLimiter {
     #[inline]
     pub fn try_take(&self, n: usize) -> Result<(), NotYet> {
         let now = self.now();
-        if self.take_now(n, now) { Ok(()) } else { self.with(now, |schedule, _| schedule.try_take(n)) }
+        let mut schedule = self.lock();
+        schedule.tick(now);
+        if schedule.take(n) {
+            return Ok(());
+        }
+        if schedule.waiting() == 0 {
+            return schedule.try_take(n);
+        }
+        drop(schedule);
+        self.with(now, |schedule, _| schedule.try_take(n))
     }
 
     /// Takes `n` tokens, and waits for them in the queue if need be. `sleep` is the timer of the runtime: `tokio::time::sleep`,

@@ -251,14 +251,25 @@ impl Refill {
         let nanos = match (missing, self.rate.tokens) {
             (0, _) => return Some(Duration::ZERO),
             (_, 0) => return None,
-            (missing, tokens) => (missing - u128::from(self.fraction)).div_ceil(tokens as u128),
+            (missing, tokens) => div_ceil(missing - u128::from(self.fraction), tokens as u64),
         };
+        if let Ok(nanos) = u64::try_from(nanos) {
+            return Some(Duration::from_nanos(nanos));
+        }
         let below_a_second = u32::try_from(nanos % NANOS_PER_SEC).expect("less than a second");
         Some(Duration::new(u64::try_from(nanos / NANOS_PER_SEC).ok()?, below_a_second))
     }
 }
 
 const NANOS_PER_SEC: u128 = 1_000_000_000;
+
+/// By a division of 64 bits if that will do.
+fn div_ceil(n: u128, by: u64) -> u128 {
+    match u64::try_from(n) {
+        Ok(n) => n.div_ceil(by).into(),
+        Err(_) => n.div_ceil(by.into()),
+    }
+}
 
 fn saturate(n: u128) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)

@@ -286,8 +286,13 @@ fn a_burst_of_0_is_a_pause() {
     limiter.set_burst(0);
     assert!(matches!(limiter.try_take(1), Err(NotYet::Paused)));
     limiter.try_take(0).unwrap();
-    let mut first = waiting(limiter.take(2, never));
+    let sleeps = Sleeps::default();
+    let mut first = waiting(limiter.take(2, sleeps.sleep()));
     let mut second = waiting(limiter.take(1, never));
+    // There is nothing to sleep for, and none are always there.
+    assert_eq!(sleeps.count(), 0);
+    task(limiter.take(0, never)).done().unwrap();
+    limiter.wait(0).unwrap();
     limiter.set_burst(3);
     first.done().unwrap();
     // To sleep, as it is the next.
@@ -296,6 +301,19 @@ fn a_burst_of_0_is_a_pause() {
     limiter.set_burst(4);
     second.done().unwrap();
     assert_eq!(limiter.available(), 0);
+}
+
+#[test]
+fn a_larger_burst_wakes_the_leader_to_sleep_less() {
+    let limiter = empty(5);
+    let sleeps = Sleeps::default();
+    let mut take = waiting(limiter.take(4, sleeps.sleep()));
+    limiter.set_burst(7);
+    assert!(take.is_woken());
+    take.waits();
+    let sleeps = sleeps.0.borrow();
+    assert!(sleeps[0] > HOUR * 23 && sleeps[1] > HOUR * 23, "{sleeps:?}");
+    assert_eq!(limiter.try_take(0).map(|()| limiter.waiting()).unwrap(), 1);
 }
 
 #[test]
@@ -399,15 +417,19 @@ fn it_goes_where_its_parts_go() {
 #[test]
 fn closing_wakes_everyone_with_the_cause() {
     in_time(|| {
-        let limiter = empty(1);
+        let limiter = empty(2);
         thread::scope(|scope| {
             let blocked = scope.spawn(|| limiter.wait(1).unwrap_err());
             while limiter.waiting() < 1 {
                 thread::yield_now();
             }
-            let mut takes: Vec<_> = (0..3).map(|_| waiting(limiter.take(1, never))).collect();
+            let mut takes: Vec<_> = [1, 1, 2].map(|n| waiting(limiter.take(n, never))).into();
+            // The last one is deferred.
+            limiter.set_burst(1);
             assert!(!limiter.is_closed() && limiter.close_with("revoked") && limiter.is_closed());
             assert!(!limiter.close() && !limiter.close_with("too late"));
+            // Nothing is granted any more.
+            limiter.set_burst(100);
             for take in &mut takes {
                 assert_eq!(take.wakes(), 1);
                 let error = take.done().unwrap_err();

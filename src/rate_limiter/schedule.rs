@@ -142,6 +142,7 @@ impl Schedule {
         takes
     }
 
+    #[cold]
     pub(super) fn try_take(&mut self, n: usize) -> Result<(), NotYet> {
         self.check(n)?;
         if n == 0 || self.take(n) {

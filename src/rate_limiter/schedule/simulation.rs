@@ -276,6 +276,25 @@ fn a_cancelled_grant_goes_to_the_next_waiter() {
     assert_eq!(limiter.available(), 0);
 }
 
+/// What has been delivered does not count as undelivered: that would let a cancelled grant go lost.
+#[test]
+fn a_delivered_grant_is_no_reason_to_lose_a_cancelled_one() {
+    let limiter = RateLimiter::new(5, SECOND, 10).unwrap();
+    let mut world = World::new(&limiter);
+    world.try_take(10);
+    for second in 1..=2 {
+        world.arrive(5);
+        world.pass(START + SECOND * second);
+        world.try_take(0);
+        if second == 1 {
+            assert!(world.poll(0));
+        }
+    }
+    world.pass(world.now + SECOND / 5);
+    world.cancel(0);
+    assert_eq!(limiter.available(), 1 + 5);
+}
+
 /// A leader that is late loses nothing below the burst, and wakes everyone who is due, each once.
 #[test]
 fn a_late_leader_loses_nothing() {
@@ -365,6 +384,11 @@ fn retry_after_counts_the_waiters_ahead() {
     world.cancel(0);
     world.try_take(1);
     assert_eq!(wait(&world, 1), Some(SECOND / 20));
+    // One that has been granted its tokens is no longer ahead.
+    world.arrive(1);
+    world.pass(START + SECOND / 10);
+    assert_eq!(wait(&world, 1), Some(SECOND / 10));
+    assert!(world.poll(0));
 }
 
 #[test]
