@@ -162,13 +162,16 @@ impl RateLimiter {
     /// ```
     #[inline]
     pub fn try_take(&self, n: usize) -> Result<(), NotYet> {
-        let now = self.now();
-        let mut schedule = self.lock();
-        schedule.tick(now);
-        if schedule.take(n) {
-            return Ok(());
-        }
+        let now = Instant::now();
+        let mut schedule = self.lock_and_tick(now);
+        if schedule.take(n) { Ok(()) } else { self.try_take_slow(schedule, n, now) }
+    }
+
+    #[cold]
+    fn try_take_slow(&self, mut schedule: MutexGuard<'_, Schedule>, n: usize, now: Instant) -> Result<(), NotYet> {
+        let now = now.saturating_duration_since(self.origin);
         if schedule.waiting() == 0 {
+            schedule.tick(now);
             return schedule.try_take(n);
         }
         drop(schedule);
@@ -354,7 +357,7 @@ impl RateLimiter {
 
     /// Blocks this thread until `n` tokens are granted; `None` if they are not at the deadline.
     fn block(&self, n: usize, deadline: Option<Instant>) -> Option<Result<(), LimitError>> {
-        if self.take_now(n, self.now()) {
+        if self.take_now(n) {
             return Some(Ok(()));
         }
         let unpark = Arc::new(Unpark { thread: thread::current(), woken: Slot::new(None) });
@@ -388,10 +391,20 @@ impl RateLimiter {
 
     /// Takes `n` tokens if that is all there is to do.
     #[inline]
-    fn take_now(&self, n: usize, now: Duration) -> bool {
+    fn take_now(&self, n: usize) -> bool {
+        self.lock_and_tick(Instant::now()).take(n)
+    }
+
+    /// Locks for a caller that takes tokens. If none has become due since, a tick would change nothing for it, and comparing instants
+    /// is cheaper.
+    #[inline]
+    fn lock_and_tick(&self, now: Instant) -> MutexGuard<'_, Schedule> {
         let mut schedule = self.lock();
-        schedule.tick(now);
-        schedule.take(n)
+        if schedule.next_due.is_none_or(|due| now >= due) {
+            schedule.tick(now.saturating_duration_since(self.origin));
+            schedule.next_due = schedule.next_due().and_then(|due| self.origin.checked_add(due));
+        }
+        schedule
     }
 
     /// Grants what is due at `now`, calls `f`, and grants what that has made possible. User code runs afterwards, without the lock.
@@ -489,7 +502,7 @@ where
         let this = self.get_mut();
         let limiter = this.place.limiter;
         match this.place.request.stage {
-            Stage::New if limiter.take_now(this.place.request.need, limiter.now()) => {
+            Stage::New if limiter.take_now(this.place.request.need) => {
                 this.place.request.stage = Stage::Done;
                 Poll::Ready(Ok(()))
             }

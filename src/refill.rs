@@ -103,8 +103,8 @@ pub struct Refill {
     denominator: u64,
     /// Whole tokens that are due and have not been collected.
     due: u128,
-    /// The latest time seen, once the clock runs.
-    latest: Option<Duration>,
+    /// The latest time seen, in nanoseconds, once the clock runs.
+    latest: Option<u128>,
     #[cfg(feature = "std")]
     origin: Option<Instant>,
 }
@@ -217,10 +217,10 @@ impl Refill {
     /// Adds the time until `now` to what is due.
     #[inline]
     fn advance(&mut self, now: Duration) {
+        let now = now.as_nanos();
         let latest = self.latest.unwrap_or(now);
-        let passed = now.saturating_sub(latest);
+        let passed = u64::try_from(now.saturating_sub(latest)).unwrap_or(u64::MAX);
         self.latest = Some(latest.max(now));
-        let passed = u64::try_from(passed.as_nanos()).unwrap_or(u64::MAX);
         let fraction = u128::from(self.fraction) + u128::from(passed) * self.rate.tokens as u128;
         // A division of 64 bits is several times as fast as one of 128, and no token is due most of the time.
         match u64::try_from(fraction) {
@@ -242,26 +242,33 @@ impl Refill {
 
     /// When `count` more tokens will be due, on the clock of the ticks. `None` if never, or later than [`Duration::MAX`].
     pub(crate) fn due_at(&self, count: u128) -> Option<Duration> {
-        self.latest?.checked_add(self.due_in(count)?)
+        duration(self.latest?.checked_add(self.nanos_to(count)?)?)
     }
 
     /// How long after the latest tick `count` more tokens will be due. `None` if that is never, or longer than [`Duration::MAX`].
+    #[cfg(feature = "std")]
     pub(crate) fn due_in(&self, count: u128) -> Option<Duration> {
+        duration(self.nanos_to(count)?)
+    }
+
+    fn nanos_to(&self, count: u128) -> Option<u128> {
         let missing = count.saturating_sub(self.due).checked_mul(u128::from(self.denominator))?;
-        let nanos = match (missing, self.rate.tokens) {
-            (0, _) => return Some(Duration::ZERO),
-            (_, 0) => return None,
-            (missing, tokens) => div_ceil(missing - u128::from(self.fraction), tokens as u64),
-        };
-        if let Ok(nanos) = u64::try_from(nanos) {
-            return Some(Duration::from_nanos(nanos));
+        match (missing, self.rate.tokens) {
+            (0, _) => Some(0),
+            (_, 0) => None,
+            (missing, tokens) => Some(div_ceil(missing - u128::from(self.fraction), tokens as u64)),
         }
-        let below_a_second = u32::try_from(nanos % NANOS_PER_SEC).expect("less than a second");
-        Some(Duration::new(u64::try_from(nanos / NANOS_PER_SEC).ok()?, below_a_second))
     }
 }
 
-const NANOS_PER_SEC: u128 = 1_000_000_000;
+fn duration(nanos: u128) -> Option<Duration> {
+    const NANOS_PER_SEC: u128 = 1_000_000_000;
+    if let Ok(nanos) = u64::try_from(nanos) {
+        return Some(Duration::from_nanos(nanos));
+    }
+    let below_a_second = u32::try_from(nanos % NANOS_PER_SEC).expect("less than a second");
+    Some(Duration::new(u64::try_from(nanos / NANOS_PER_SEC).ok()?, below_a_second))
+}
 
 /// By a division of 64 bits if that will do.
 fn div_ceil(n: u128, by: u64) -> u128 {
@@ -290,6 +297,12 @@ impl Refill {
     pub fn tick_now(&mut self, bucket: &TokenBucket) -> Tick {
         let now = self.now();
         self.tick(bucket, now)
+    }
+
+    /// Whether tokens become due a microsecond or more apart.
+    #[inline]
+    pub(crate) const fn is_slow(&self) -> bool {
+        self.rate.tokens.saturating_mul(1000) as u64 <= self.rate.nanos
     }
 
     /// Changes the rate from now on: [`set_rate`](Self::set_rate) with the current time.

@@ -158,6 +158,19 @@ fn a_long_pause_is_worth_one_burst() {
     assert!((3..=4 + passed).contains(&granted), "{granted}");
 }
 
+/// A fast path that still goes by the old rate would not see that the bucket has been full in between.
+#[test]
+fn a_long_pause_after_a_change_of_the_rate_is_worth_one_burst() {
+    let limiter = slow(3);
+    limiter.try_take(1).unwrap();
+    limiter.set_rate(1, ms(20)).unwrap();
+    thread::sleep(ms(200));
+    let start = Instant::now();
+    let granted = (0..100).filter(|_| limiter.try_take(1).is_ok()).count() as u128;
+    let passed = start.elapsed().as_millis() / 20;
+    assert!((3..=4 + passed).contains(&granted), "{granted}");
+}
+
 // Wake-ups.
 
 #[test]

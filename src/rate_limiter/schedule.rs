@@ -21,6 +21,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use core::mem;
 use core::task::{Poll, Waker};
 use core::time::Duration;
+use std::time::Instant;
 
 use crate::{Closed, LimitError, NotYet, RateError, Refill};
 
@@ -45,6 +46,8 @@ pub(super) struct Schedule {
     cancellable: BTreeSet<Ticket>,
     undelivered: usize,
     closed: Option<Closed>,
+    /// No token becomes due before, by [`Schedule::next_due`]. `None` if that is not known.
+    pub(super) next_due: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -97,6 +100,7 @@ impl Schedule {
             cancellable: BTreeSet::new(),
             undelivered: 0,
             closed: None,
+            next_due: None,
         }
     }
 
@@ -130,6 +134,12 @@ impl Schedule {
             self.cancellable.clear();
         }
         self.missing = self.missing.saturating_sub(due);
+    }
+
+    /// When the next token is due. `None` if that is never, or so soon that it is not worth the division.
+    #[inline]
+    pub(super) fn next_due(&self) -> Option<Duration> {
+        if self.refill.is_slow() { self.refill.due_at(1) } else { None }
     }
 
     /// Takes `n` tokens for a caller if they are available and no waiter comes first.
@@ -282,6 +292,7 @@ impl Schedule {
     /// Changes the rate from the latest tick on.
     pub(super) fn set_rate(&mut self, now: Duration, tokens: usize, per: Duration) -> Result<(), RateError> {
         self.refill.set_rate(now, tokens, per)?;
+        self.next_due = None;
         self.leader = None;
         Ok(())
     }
