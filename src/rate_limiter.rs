@@ -407,12 +407,19 @@ impl RateLimiter {
         schedule
     }
 
-    /// Grants what is due at `now`, calls `f`, and grants what that has made possible. User code runs afterwards, without the lock.
+    /// Grants what is due at `now`, calls `f`, and grants what that has made possible.
     fn with<R>(&self, now: Duration, f: impl FnOnce(&mut Schedule, &mut Outbox) -> R) -> R {
+        self.with_tick(now, |schedule, outbox| {
+            schedule.settle(outbox);
+            f(schedule, outbox)
+        })
+    }
+
+    /// As [`with`](Self::with), where `f` grants what is due. User code runs afterwards, without the lock.
+    fn with_tick<R>(&self, now: Duration, f: impl FnOnce(&mut Schedule, &mut Outbox) -> R) -> R {
         let mut outbox = Outbox::default();
         let mut schedule = self.lock();
         schedule.tick(now);
-        schedule.settle(&mut outbox);
         let result = f(&mut schedule, &mut outbox);
         schedule.settle(&mut outbox);
         schedule.wake_leader(&mut outbox);
@@ -448,7 +455,7 @@ impl Place<'_> {
     fn poll(&mut self, now: Duration, waker: &Waker) -> Turn {
         // It is cloned before the lock is taken, and what is left in it is dropped after.
         let mut waker = Some(waker.clone());
-        self.limiter.with(now, |schedule, outbox| schedule.poll(&mut self.request, &mut waker, outbox))
+        self.limiter.with_tick(now, |schedule, outbox| schedule.poll(&mut self.request, &mut waker, outbox))
     }
 }
 

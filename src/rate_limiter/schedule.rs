@@ -181,7 +181,10 @@ impl Schedule {
     pub(super) fn poll(&mut self, request: &mut Request, waker: &mut Option<Waker>, outbox: &mut Outbox) -> Turn {
         let result = match request.stage {
             Stage::Waiting(ticket) => self.poll_again(ticket, request.need, waker, outbox),
-            Stage::New | Stage::Done => self.enter(request, waker),
+            Stage::New | Stage::Done => {
+                self.settle(outbox);
+                self.enter(request, waker)
+            }
         };
         match result {
             Poll::Pending => Turn::Pending(self.alarm(request)),
@@ -218,17 +221,27 @@ impl Schedule {
         waker: &mut Option<Waker>,
         outbox: &mut Outbox,
     ) -> Poll<Result<(), LimitError>> {
-        let Some(waiter) = self.queue.get_mut(&ticket).or_else(|| self.deferred.get_mut(&ticket)) else {
+        // It is being polled, so it need not be woken for what it is granted now.
+        outbox.drops = self.waiter(ticket).and_then(|waiter| waiter.waker.take());
+        self.settle(outbox);
+        let closed = self.closed.clone();
+        let Some(waiter) = self.waiter(ticket) else {
             // R4, and the waiter knows of it now.
             if self.cancellable.remove(&ticket) {
                 self.undelivered -= need;
             }
             return Poll::Ready(Ok(()));
         };
-        mem::swap(&mut waiter.waker, waker);
-        let Some(closed) = self.closed.clone() else { return Poll::Pending };
-        outbox.drops = self.remove(ticket).and_then(|waiter| waiter.waker);
+        let Some(closed) = closed else {
+            waiter.waker = waker.take();
+            return Poll::Pending;
+        };
+        self.remove(ticket);
         Poll::Ready(Err(closed.into()))
+    }
+
+    fn waiter(&mut self, ticket: Ticket) -> Option<&mut Waiter> {
+        self.queue.get_mut(&ticket).or_else(|| self.deferred.get_mut(&ticket))
     }
 
     /// Cancels a request, at whatever stage it is.

@@ -121,6 +121,7 @@ impl<'a> World<'a> {
             }
             Turn::Done(result) => {
                 let client = self.clients.remove(at);
+                assert_eq!(client.wakes.0.load(Ordering::Relaxed), client.seen, "woken by its own poll");
                 if result.is_ok() && client.grant.is_none() {
                     self.grant(client.place.request.need);
                 }
