@@ -43,6 +43,9 @@ const MAX_SLEEP: Duration = Duration::from_secs(24 * 60 * 60);
 /// Every call on the limiter and every poll of a waiter first grants what is due, in order. A leader that is late loses
 /// nothing that the burst has room for.
 ///
+/// A timer is rarely exact: tokio's is up to 2 ms late. To make full use of the rate, let the burst be at least what becomes due
+/// in that time.
+///
 /// **Poll or drop what you started.** A leader that is kept without being polled is granted its tokens in the next call on the
 /// limiter by anyone else, and until then, the waiters behind it sleep.
 ///

@@ -371,6 +371,9 @@ fn nobody_overtakes_a_waiter() {
     assert!(matches!(limiter.try_take(1), Err(NotYet::RetryAfter(_))));
     assert!(matches!(limiter.wait_timeout(1, ms(1)), Err(WaitError::TimedOut)));
     second.waits();
+    // A request for none overtakes no waiter.
+    limiter.try_take(0).unwrap();
+    task(limiter.take(0, never)).done().unwrap();
     limiter.set_burst(5);
     assert!(first.is_woken() && second.is_woken());
     second.done().unwrap();
