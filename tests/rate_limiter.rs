@@ -93,6 +93,14 @@ fn numbers_at_all_ends_are_taken_or_refused() {
 }
 
 #[test]
+fn the_time_to_retry_after_counts_from_now() {
+    let limiter = empty(1);
+    limiter.try_take(1).unwrap_err();
+    thread::sleep(ms(20));
+    assert!(limiter.try_take(1).unwrap_err().retry_after().unwrap() + ms(20) <= HOUR * 24);
+}
+
+#[test]
 fn the_largest_numbers_work() {
     let limiter = RateLimiter::new(usize::MAX, Refill::MAX_PERIOD, usize::MAX).unwrap();
     limiter.try_take(usize::MAX).unwrap();
