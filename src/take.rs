@@ -98,6 +98,7 @@ impl Request {
             (_, 0) if combiner.state().is_closed() => Err(Refused::Closed),
             (_, 0) => Ok(0),
             (min, _) if min > combiner.max() => Err(Refused::ExceedsMax),
+            (min, up_to) if min == up_to => combiner.try_take(min).map(|()| min as usize),
             (min, up_to) => combiner.try_take_up_to(min, up_to).map(|taken| taken as usize),
         }
     }
