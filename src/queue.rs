@@ -374,3 +374,6 @@ impl<W: Waits> WaitQueue<W> {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -316,6 +316,20 @@ table! {
         "0/8 HAS_WAITERS RECHECK" => "false",
     }
 
+    is_idle: |state: State| state.is_idle() => {
+        "8/8 HAS_WAITERS" => "true",
+        "7/8" => "false",
+        "5/2" => "true",
+        "0/0" => "true",
+        "-1/0" => "false",
+    }
+
+    is_settled: |state: State| state.is_settled() => {
+        "0/8 HAS_WAITERS" => "true",
+        "-1/8" => "false",
+        "-1/0" => "false",
+    }
+
     allows_service: |state: State| state.allows_service() => {
         "1/8" => "true",
         "0/8 HAS_WAITERS" => "false",
@@ -389,6 +403,7 @@ fn settle() {
         // A newcomer took tokens since.
         ("1/8 HAS_WAITERS BYPASSED", "2/8 HAS_WAITERS", Summary::new(true, false, false, false), "1/8 HAS_WAITERS BYPASSED"),
         ("7/8 HAS_WAITERS", "8/8 HAS_WAITERS", releasers, "Err(7/8 HAS_WAITERS)"),
+        ("2/8 HAS_WAITERS BYPASSED", "2/8 HAS_WAITERS", releasers, "2/8 HAS_RELEASERS"),
         // Tokens came, the capacity changed, or the bucket was closed.
         ("3/8 HAS_WAITERS", "2/8 HAS_WAITERS", no_waiter, "Err(3/8 HAS_WAITERS)"),
         ("1/7 HAS_WAITERS", "2/8 HAS_WAITERS", no_waiter, "Err(1/7 HAS_WAITERS)"),
