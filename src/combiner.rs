@@ -638,12 +638,7 @@ impl Combiner {
         };
         match tried {
             Ok(count) => {
-                if let Phase::Granted(twice) = waiter.phase.leave() {
-                    // An owner has been quicker: its tokens go back.
-                    self.change_always(wakes, |state| state.give(twice as usize, self.max));
-                } else {
-                    self.remove(waiter, wakes);
-                }
+                self.leave_served(waiter, wakes);
                 Some(Ok(count))
             }
             Err(Refused::Closed) => Some(Err(Refused::Closed)),
@@ -651,9 +646,18 @@ impl Combiner {
         }
     }
 
-    /// Removes the entry of a waiter that has got what it waited for by itself, and serves those behind it.
-    fn remove(&self, waiter: &Arc<Waiter>, wakes: &mut WakeList) {
-        match self.own() {
+    /// A waiter that has got what it waited for by itself leaves the queue, and those behind it are served.
+    fn leave_served(&self, waiter: &Arc<Waiter>, wakes: &mut WakeList) {
+        let owned = self.own();
+        if let Phase::Granted(twice) = waiter.phase.leave() {
+            // An owner has been quicker, and removed the entry: its tokens go back.
+            if let Some(queue) = owned {
+                self.serve(queue, self.state.load_exact(), wakes);
+            }
+            self.change_always(wakes, |state| state.give(twice as usize, self.max));
+            return;
+        }
+        match owned {
             Some(mut queue) => {
                 if waiter.kind != Kind::Take || !queue.remove_head_if(|head| Arc::ptr_eq(head, waiter)) {
                     self.count_dead(waiter.kind);

@@ -282,7 +282,8 @@ impl<W: Waits> WaitQueue<W> {
             restored.extend(self.deferred.pop_first().map(|(_, entry)| entry));
         }
         restored.sort_unstable_by_key(|entry| entry.ticket);
-        let has_older = self.takers.entries.front().is_some_and(|head| restored.iter().any(|entry| head.ticket < entry.ticket));
+        let youngest = restored.last().map_or(0, |entry| entry.ticket);
+        let has_older = self.takers.entries.front().is_some_and(|head| head.ticket < youngest);
         for entry in restored.into_iter().rev() {
             self.takers.entries.push_front(entry);
         }

@@ -737,15 +737,15 @@ fn watchers_are_told_when_their_state_is_reached() {
         [(-1, 2, false, false), (0, 2, false, true), (2, 2, true, true), (-1, 0, false, false), (0, 0, true, true)]
     {
         let mut bucket = Bucket::fifo(available, capacity);
-        assert!(!bucket.queue.has_watchers());
+        assert!(!bucket.queue.has_others());
         bucket.push(Kind::Idle, 0, 0);
-        assert!(bucket.queue.has_watchers());
+        assert!(bucket.queue.has_others());
         bucket.push(Kind::Settled, 0, 0);
         bucket.push(Kind::Idle, 0, 0);
         let reached: Vec<_> =
             [(0, idle), (2, idle), (1, settled)].into_iter().filter(|(_, holds)| *holds).map(|(id, _)| Granted(id, 0)).collect();
         assert_eq!(bucket.serve(), reached, "{available}/{capacity}");
-        assert_eq!(bucket.queue.has_watchers(), !idle || !settled);
+        assert_eq!(bucket.queue.has_others(), !idle || !settled);
     }
 }
 
