@@ -228,12 +228,11 @@ impl<H: Handle> TakeFuture<H> {
     #[track_caller]
     fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<Result<TokenGuard<H>, TakeError>> {
         match (&self.stage, &self.handle) {
-            // Else the plain step was tried; if it was refused for another reason than too few tokens, the queue tells.
-            (Stage::Fresh, Some(handle)) if !self.request.is_plain(handle.to_bucket().combiner().max()) => match self.take_now() {
+            // The plain step may have been refused although tokens are there. A waiter that found that out in the queue would wake itself.
+            (Stage::Fresh, _) => match self.take_now() {
                 Some(result) => Poll::Ready(result),
                 None => self.join_queue(cx),
             },
-            (Stage::Fresh, _) => self.join_queue(cx),
             (Stage::Queued(registration), _) => match registration.waiter.granted() {
                 Some(count) => {
                     self.stage.finish(Stage::Done);
