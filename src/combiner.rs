@@ -401,11 +401,13 @@ impl Combiner {
             if seen.needs_recheck() {
                 seen = self.recheck(&mut queue);
             }
-            seen = if seen.is_closed() {
-                self.close_waiters(&mut queue, seen, wakes)
-            } else {
-                self.serve_waiters(&mut queue, seen, wakes)
-            };
+            if !seen.is_closed() {
+                seen = self.serve_waiters(&mut queue, seen, wakes);
+            }
+            if seen.is_closed() {
+                // Also if it was closed while waiters were served: `settle` compares with this word, and would not notice.
+                self.close_waiters(&mut queue, wakes);
+            }
             if queue.has_watchers() {
                 self.notify_watchers(&mut queue, seen, wakes);
             }
@@ -529,14 +531,13 @@ impl Combiner {
     }
 
     #[cold]
-    fn close_waiters(&self, queue: &mut Queue, seen: State, wakes: &mut WakeList) -> State {
+    fn close_waiters(&self, queue: &mut Queue, wakes: &mut WakeList) {
         for waiter in queue.take_all() {
             match waiter.notify(Phase::Closed) {
                 Ok(waker) => wakes.push(waker),
                 Err(_) => queue.count_buried(waiter.kind),
             }
         }
-        seen
     }
 
     /// Makes the flags tell of the queue, unless the word has changed in favour of a waiter (**C2**).

@@ -99,6 +99,8 @@ mod combiner;
 mod error;
 mod idle;
 mod queue;
+#[cfg(feature = "std")]
+mod rate_limiter;
 mod refill;
 mod release;
 mod state;
@@ -108,10 +110,12 @@ mod token;
 mod waiter;
 
 pub use bucket::{Fairness, Snapshot, TokenBucket};
-#[cfg(feature = "std")]
-pub use error::WaitError;
 pub use error::{CapacityError, Closed, RateError, ReleaseError, SetCapacityError, TakeError, TryReleaseError, TryTakeError};
+#[cfg(feature = "std")]
+pub use error::{LimitError, NotYet, WaitError};
 pub use idle::{Idle, Settled, Watch};
+#[cfg(feature = "std")]
+pub use rate_limiter::{RateLimiter, RateTake};
 pub use refill::{Refill, Tick};
 pub use release::Release;
 pub use take::{Take, TakeFuture, TakeOwned};

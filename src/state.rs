@@ -316,12 +316,15 @@ impl State {
         Ok(Self::pack(capacity, available, self.0 & FLAGS))
     }
 
-    /// `capacity + n ≤ max → capacity + n`; the new tokens are the caller's.
+    /// `capacity + n ≤ max, capacity + n − available ≤ max → capacity + n`; the new tokens are the caller's.
+    ///
+    /// With a deficit, more tokens are held than the capacity: a later shrink must be able to ask them all back (S1).
     pub(crate) const fn grow_and_take(self, n: usize, max: u32) -> Result<Self, Refused> {
         if self.has(CLOSED) {
             return Err(Refused::Closed);
         }
-        if n as u64 > (max - self.capacity()) as u64 {
+        let deficit = if self.available() < 0 { -self.available() } else { 0 };
+        if n as u64 > (max as i64 - self.capacity() as i64 - deficit) as u64 {
             return Err(Refused::ExceedsMax);
         }
         Ok(Self::pack(self.capacity() + n as u32, self.available(), self.0 & FLAGS))

@@ -98,6 +98,7 @@ impl Request {
             (_, 0) if combiner.state().is_closed() => Err(Refused::Closed),
             (_, 0) => Ok(0),
             (min, _) if min > combiner.max() => Err(Refused::ExceedsMax),
+            (min, up_to) if min == up_to => combiner.try_take(min).map(|()| min as usize),
             (min, up_to) => combiner.try_take_up_to(min, up_to).map(|taken| taken as usize),
         }
     }
@@ -228,12 +229,11 @@ impl<H: Handle> TakeFuture<H> {
     #[track_caller]
     fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<Result<TokenGuard<H>, TakeError>> {
         match (&self.stage, &self.handle) {
-            // Else the plain step was tried; if it was refused for another reason than too few tokens, the queue tells.
-            (Stage::Fresh, Some(handle)) if !self.request.is_plain(handle.to_bucket().combiner().max()) => match self.take_now() {
+            // The plain step may have been refused although tokens are there. A waiter that found that out in the queue would wake itself.
+            (Stage::Fresh, _) => match self.take_now() {
                 Some(result) => Poll::Ready(result),
                 None => self.join_queue(cx),
             },
-            (Stage::Fresh, _) => self.join_queue(cx),
             (Stage::Queued(registration), _) => match registration.waiter.granted() {
                 Some(count) => {
                     self.stage.finish(Stage::Done);
