@@ -258,7 +258,8 @@ impl<W: Waits> WaitQueue<W> {
     }
 
     /// Whether the head will be due after `losses` more.
-    pub(crate) fn is_starving_after(&self, losses: u32) -> bool {
+    pub(crate) fn is_starving_after(&mut self, losses: u32) -> bool {
+        self.bury();
         self.takers.entries.front().is_some_and(|head| head.losses + losses >= STARVING_AFTER)
     }
 

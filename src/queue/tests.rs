@@ -165,7 +165,7 @@ impl Bucket {
         }
         let was_bypassed = self.state.is_bypassed();
         let is_starving = self.queue.is_starving_after(was_bypassed.into());
-        assert!(self.model.fifo || is_starving == self.model.is_starving_after(was_bypassed.into()));
+        assert_eq!(is_starving, self.model.is_starving_after(was_bypassed.into()));
         self.state = self.state.owners_change(next, is_starving);
         if was_bypassed && !self.state.is_bypassed() {
             self.queue.count_loss();
@@ -614,6 +614,20 @@ fn only_the_head_loses() {
     // What was lost by the one that left is not the heir's.
     lose(&mut bucket, 15);
     assert_eq!((bucket.line(), bucket.model.takers[0].losses), (vec![b], 15));
+    assert!(!bucket.queue.is_starving_after(0) && bucket.queue.is_starving_after(1));
+}
+
+#[test]
+fn a_dead_entry_in_front_does_not_hide_a_starving_head() {
+    let mut bucket = Bucket::barging(0, 4);
+    let [a] = bucket.queue_all([8]);
+    assert_eq!((bucket.give(1), bucket.deferred()), (vec![], vec![a]));
+    assert!(bucket.bypass(1));
+    let [b] = bucket.queue_all([1]);
+    lose(&mut bucket, 15);
+    assert_eq!((bucket.set_capacity(8), bucket.line()), (vec![], vec![a, b]));
+    assert!(bucket.bypass(4));
+    assert_eq!((bucket.leave(a), bucket.line()), (vec![], vec![a, b]));
     assert!(!bucket.queue.is_starving_after(0) && bucket.queue.is_starving_after(1));
 }
 
