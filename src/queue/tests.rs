@@ -187,7 +187,14 @@ impl Bucket {
                     assert!(head.lives());
                     events.push(self.grant(&head, count));
                 }
-                Next::Wake => events.push(wake(self.queue.next_to_wake().expect("a sleeping waiter"))),
+                Next::Wake => {
+                    events.push(wake(self.queue.next_to_wake().expect("a sleeping waiter")));
+                    if self.queue.claim() {
+                        // What the combiner relies on: there is nothing more to do.
+                        assert_eq!(self.queue.next(self.state), Next::Wait);
+                        break;
+                    }
+                }
                 Next::Wait => break,
             }
         }
