@@ -1,5 +1,7 @@
 //! The policy, in one thread: what happened is listed, and random operations are compared with a plain model.
 
+#![allow(clippy::many_single_char_names, reason = "waiters are called a, b, c in their order of arrival")]
+
 extern crate std;
 
 use std::cell::Cell;
@@ -822,8 +824,8 @@ fn looks(bucket: &Bucket) -> usize {
 #[test]
 fn deferred_requests_that_a_resize_cannot_serve_are_not_looked_at() {
     let mut bucket = Bucket::fifo(0, 2);
-    (0..MANY).for_each(|_| bucket.queue.push(Kind::Take, 5, 5, Rc::clone(&bucket_waiter(&bucket))));
-    bucket.queue.push(Kind::Take, 4, 4, bucket_waiter(&bucket));
+    (0..MANY).for_each(|_| bucket.queue.push(Kind::Take, 5, 5, new_waiter(&bucket)));
+    bucket.queue.push(Kind::Take, 4, 4, new_waiter(&bucket));
     assert_eq!(bucket.queue.next(state(1, 2)), Next::Wait);
     assert!(looks(&bucket) <= 3 * MANY, "each is deferred once");
     for capacity in [1, 3, 0, 2] {
@@ -835,15 +837,17 @@ fn deferred_requests_that_a_resize_cannot_serve_are_not_looked_at() {
     assert!(looks(&bucket) <= 3, "only the one that is restored");
 }
 
-fn bucket_waiter(bucket: &Bucket) -> Rc<Waiter> {
+fn new_waiter(bucket: &Bucket) -> Rc<Waiter> {
     let (standing, looks) = (Cell::new(Standing::Waiting), Rc::clone(&bucket.looks));
     Rc::new(Waiter { id: 0, kind: Kind::Take, min: 1, up_to: 1, standing, looks })
 }
 
 /// Queues many takers of one token, and returns them.
 fn queue_many(bucket: &mut Bucket) -> Vec<Rc<Waiter>> {
-    let waiters: Vec<_> = (0..MANY).map(|_| bucket_waiter(bucket)).collect();
-    waiters.iter().for_each(|waiter| bucket.queue.push(Kind::Take, 1, 1, Rc::clone(waiter)));
+    let waiters: Vec<_> = (0..MANY).map(|_| new_waiter(bucket)).collect();
+    for waiter in &waiters {
+        bucket.queue.push(Kind::Take, 1, 1, Rc::clone(waiter));
+    }
     waiters
 }
 
@@ -891,7 +895,9 @@ fn waiters_that_leave_cost_a_few_looks_each() {
 #[test]
 fn dead_entries_in_front_are_looked_at_once() {
     let mut bucket = Bucket::fifo(0, 8);
-    queue_many(&mut bucket).iter().for_each(|waiter| waiter.standing.set(Standing::Gone));
+    for waiter in queue_many(&mut bucket) {
+        waiter.standing.set(Standing::Gone);
+    }
     assert_eq!(bucket.queue.next(state(1, 8)), Next::Wait);
     assert!(looks(&bucket) <= MANY + 1);
     assert_eq!((bucket.queue.takers(), bucket.queue.take_buried()), (0, Some((MANY, 0))));
@@ -909,7 +915,9 @@ fn memory_is_given_back() {
     }
     assert!(room(&bucket) <= 1000);
     queue_many(&mut bucket);
-    waiters.iter().for_each(|waiter| waiter.standing.set(Standing::Gone));
+    for waiter in &waiters {
+        waiter.standing.set(Standing::Gone);
+    }
     for kind in [Kind::Release, Kind::Idle, Kind::Settled] {
         for waiter in &waiters {
             bucket.queue.push(kind, 0, 0, Rc::clone(waiter));
@@ -976,12 +984,14 @@ impl Bucket {
             }
             Operation::SetCapacity(capacity) => drop(self.set_capacity(capacity)),
             Operation::Poll(index) => {
-                let woken = self.pick(index, |standing| standing == Standing::Woken);
-                woken.into_iter().for_each(|id| drop(self.poll(id)));
+                if let Some(id) = self.pick(index, |standing| standing == Standing::Woken) {
+                    self.poll(id);
+                }
             }
             Operation::Leave(index) => {
-                let waiting = self.pick(index, |standing| standing != Standing::Gone);
-                waiting.into_iter().for_each(|id| drop(self.leave(id)));
+                if let Some(id) = self.pick(index, |standing| standing != Standing::Gone) {
+                    self.leave(id);
+                }
             }
             Operation::Compact => {
                 self.queue.compact();
@@ -999,7 +1009,9 @@ proptest! {
         fifo in any::<bool>(), capacity in 0..=MAX, operations in prop::collection::vec(operation(), 1..80),
     ) {
         let mut bucket = Bucket::new(fifo, 0, capacity);
-        operations.into_iter().for_each(|operation| bucket.apply(operation));
+        for operation in operations {
+            bucket.apply(operation);
+        }
         // With enough of everything, and answers from all, no waiter is left.
         bucket.set_capacity(MAX);
         while let Some(id) = bucket.waiters.iter().find(|waiter| waiter.lives()).map(|waiter| waiter.id) {
