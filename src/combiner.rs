@@ -567,12 +567,18 @@ impl Combiner {
         match self.own_with_patience() {
             Some(mut queue) => {
                 let mut seen = self.state.load_exact();
-                if seen.needs_recheck() {
+                let rechecks = seen.needs_recheck();
+                if rechecks {
                     // Those in the inbox came first.
                     seen = self.recheck(&mut queue);
                 }
                 queue.push(waiter.kind, waiter.min, waiter.up_to, Arc::clone(&waiter));
-                self.serve_taker(waiter.kind, queue, seen, wakes);
+                if rechecks {
+                    // RECHECK is cleared, so releasers and watchers rely on this owner.
+                    self.serve(queue, seen, wakes);
+                } else {
+                    self.serve_taker(waiter.kind, queue, seen, wakes);
+                }
                 Registration { waiter, listener: None }
             }
             None => {
