@@ -613,6 +613,9 @@ impl Combiner {
                     (registered, replaced) = (true, true);
                 }
                 Phase::Woken => {
+                    if replaced {
+                        drop(waiter.take_waker());
+                    }
                     if let Some(result) = self.retry(waiter, wakes) {
                         return Poll::Ready(result);
                     }
