@@ -371,6 +371,8 @@ impl Combiner {
     /// As [`leave`](Self::leave), and gives other threads time to take over (**C7**).
     #[cold]
     fn yield_ownership(&self, queue: Queue) -> Option<Queue> {
+        // The next owner looks at everything, whatever it has come for.
+        self.state.change(|state| (state.request_recheck(), ()));
         self.put_back(queue);
         let backoff = Backoff::new();
         while !backoff.is_completed() {
