@@ -458,8 +458,7 @@ impl Combiner {
     #[cold]
     fn recheck(&self, queue: &mut Queue) -> State {
         // C4: first RECHECK, then the inbox.
-        let (before, seen) = self.state.change(|state| (state.clear_recheck(), (state, state.clear_recheck())));
-        if before.is_bypassed() {
+        if self.state.change(|state| (state.clear_recheck(), state.is_bypassed())) {
             queue.count_loss();
         }
         empty_inbox(&self.inbox, |waiter| queue.push(waiter.kind, waiter.min, waiter.up_to, waiter));
@@ -467,7 +466,8 @@ impl Combiner {
         if self.has_many_dead(queue.takers() + queue.others()) {
             queue.compact();
         }
-        seen
+        // Not the word from before: a watcher that has come since must not be told of a state that had passed by then.
+        self.state.load_exact()
     }
 
     /// Serves takers and releasers; returns the last word that was seen.
