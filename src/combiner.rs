@@ -371,6 +371,8 @@ impl Combiner {
     /// As [`leave`](Self::leave), and gives other threads time to take over (**C7**).
     #[cold]
     fn yield_ownership(&self, queue: Queue) -> Option<Queue> {
+        // The next owner looks at everything, whatever it has come for.
+        self.state.change(|state| (state.request_recheck(), ()));
         self.put_back(queue);
         let backoff = Backoff::new();
         while !backoff.is_completed() {
@@ -456,8 +458,7 @@ impl Combiner {
     #[cold]
     fn recheck(&self, queue: &mut Queue) -> State {
         // C4: first RECHECK, then the inbox.
-        let (before, seen) = self.state.change(|state| (state.clear_recheck(), (state, state.clear_recheck())));
-        if before.is_bypassed() {
+        if self.state.change(|state| (state.clear_recheck(), state.is_bypassed())) {
             queue.count_loss();
         }
         empty_inbox(&self.inbox, |waiter| queue.push(waiter.kind, waiter.min, waiter.up_to, waiter));
@@ -465,7 +466,8 @@ impl Combiner {
         if self.has_many_dead(queue.takers() + queue.others()) {
             queue.compact();
         }
-        seen
+        // Not the word from before: a watcher that has come since must not be told of a state that had passed by then.
+        self.state.load_exact()
     }
 
     /// Serves takers and releasers; returns the last word that was seen.
@@ -567,12 +569,18 @@ impl Combiner {
         match self.own_with_patience() {
             Some(mut queue) => {
                 let mut seen = self.state.load_exact();
-                if seen.needs_recheck() {
+                let rechecks = seen.needs_recheck();
+                if rechecks {
                     // Those in the inbox came first.
                     seen = self.recheck(&mut queue);
                 }
                 queue.push(waiter.kind, waiter.min, waiter.up_to, Arc::clone(&waiter));
-                self.serve_taker(waiter.kind, queue, seen, wakes);
+                if rechecks {
+                    // RECHECK is cleared, so releasers and watchers rely on this owner.
+                    self.serve(queue, seen, wakes);
+                } else {
+                    self.serve_taker(waiter.kind, queue, seen, wakes);
+                }
                 Registration { waiter, listener: None }
             }
             None => {
@@ -607,6 +615,9 @@ impl Combiner {
                     (registered, replaced) = (true, true);
                 }
                 Phase::Woken => {
+                    if replaced {
+                        drop(waiter.take_waker());
+                    }
                     if let Some(result) = self.retry(waiter, wakes) {
                         return Poll::Ready(result);
                     }
