@@ -48,10 +48,10 @@ use crate::{
 ///
 /// # Memory ordering
 ///
-/// Returning a token *synchronizes-with* the acquisition that receives it: whoever takes a token sees everything that was done before it was given back.
+/// Returning a token *synchronizes-with* the acquisition that receives it: the new holder sees everything that the previous holder did.
 ///
-/// Exactly: every successful take happens-after each drop of a token, release, refill and resize that came before it
-/// in the bucket's (single, total) order of changes, and after all that happened before those in their threads. This
+/// Exactly: every successful take happens-after each return, release, refill and resize that came before it
+/// in the bucket's (single, total) order of changes, and after everything that happened before those in their threads. This
 /// gives no mutual exclusion if the capacity is above 1. A refused attempt, and every getter, is ordered after the changes
 /// that it shows (an acquire load), and orders nothing for others.
 ///
@@ -66,6 +66,7 @@ use crate::{
 /// bucket it keeps its place, gets its tokens in turn and keeps them; later waiters still proceed, with that many fewer tokens (a
 /// [`refill`](Self::refill) replaces them). In a [`Fairness::Barging`] bucket it is woken once, and claims the tokens it was woken for until it has been bypassed 16
 /// times; then it is granted its tokens and keeps them. A leaked [`Release`] that was woken claims room for one token.
+#[doc(alias = "semaphore")]
 pub struct TokenBucket {
     combiner: Combiner,
     #[cfg(feature = "std")]
@@ -161,7 +162,6 @@ impl TokenBucket {
         ///
         /// If `n` is above [`MAX_CAPACITY`](Self::MAX_CAPACITY); in a `static` or a `const` that is an error of the compiler. Use
         /// [`new`](Self::new) for a number that is not known beforehand.
-        #[doc(alias = "semaphore")]
         #[track_caller]
         pub const fn with_capacity(n: usize) -> Self {
             Self::const_new(Self::MAX_CAPACITY, n)
@@ -232,6 +232,14 @@ impl TokenBucket {
     }
 
     /// Returns the same bucket with another [`Fairness`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use token_bucket::{Fairness, TokenBucket};
+    /// let bucket = TokenBucket::with_capacity(8).with_fairness(Fairness::Barging);
+    /// assert_eq!(bucket.fairness(), Fairness::Barging);
+    /// ```
     #[must_use]
     pub const fn with_fairness(mut self, fairness: Fairness) -> Self {
         self.combiner.set_fairness(fairness);
@@ -243,7 +251,8 @@ impl TokenBucket {
 impl TokenBucket {
     /// Takes one token if one is available and no waiter is entitled to it.
     ///
-    /// Never blocks. May spuriously return [`Empty`](TryTakeError::Empty) while another thread is handing out tokens.
+    /// Never blocks. [`Empty`](TryTakeError::Empty) does not mean that [`available`](Self::available) is 0: the tokens may be for a waiter that needs
+    /// more of them. May spuriously return `Empty` while another thread is handing out tokens.
     ///
     /// # Examples
     ///
@@ -316,6 +325,17 @@ impl TokenBucket {
 
     /// As [`try_take`](Self::try_take), with a token that keeps the bucket alive.
     ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use token_bucket::{OwnedToken, TokenBucket};
+    /// let bucket = Arc::new(TokenBucket::with_capacity(1));
+    /// let token: OwnedToken = bucket.try_take_owned()?;
+    /// # drop(token);
+    /// # Ok::<(), token_bucket::TryTakeError>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As for [`try_take`](Self::try_take).
@@ -329,6 +349,16 @@ impl TokenBucket {
     }
 
     /// As [`try_take_many`](Self::try_take_many), with a guard that keeps the bucket alive.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use token_bucket::TokenBucket;
+    /// let bucket = Arc::new(TokenBucket::with_capacity(5));
+    /// assert_eq!(bucket.try_take_many_owned(3)?.count(), 3);
+    /// # Ok::<(), token_bucket::TryTakeError>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -344,6 +374,16 @@ impl TokenBucket {
 
     /// As [`try_take_up_to`](Self::try_take_up_to), with a guard that keeps the bucket alive.
     ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use token_bucket::TokenBucket;
+    /// let bucket = Arc::new(TokenBucket::with_capacity(3));
+    /// assert_eq!(bucket.try_take_up_to_owned(10)?.count(), 3);
+    /// # Ok::<(), token_bucket::TryTakeError>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As for [`try_take_up_to`](Self::try_take_up_to).
@@ -357,7 +397,10 @@ impl TokenBucket {
 
 /// # Waiting for tokens
 impl TokenBucket {
-    /// Waits for one token: a future, which can also block a thread ([`TakeFuture::wait`]).
+    /// Waits for one token: a future, which can also block a thread ([`TakeFuture::wait`](crate::TakeFuture::wait)).
+    ///
+    /// A task that takes tokens in a loop without ever waiting does not yield to other tasks of tokio, unless the feature `tokio` is on. (Without it,
+    /// call `tokio::task::coop::consume_budget().await` in the loop.)
     ///
     /// # Examples
     ///
@@ -421,6 +464,20 @@ impl TokenBucket {
     }
 
     /// As [`take`](Self::take), with a future and a token that keep the bucket alive.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use token_bucket::{TakeError, TokenBucket};
+    /// # futures::executor::block_on(async {
+    /// let bucket = Arc::new(TokenBucket::with_capacity(1));
+    /// let token = bucket.take_owned().await?;
+    /// let worker = std::thread::spawn(move || drop(token)); // moves the token to another thread or task
+    /// # worker.join().unwrap();
+    /// # Ok::<(), TakeError>(())
+    /// # }).unwrap();
+    /// ```
     #[doc(alias = "acquire_owned")]
     #[inline]
     pub fn take_owned(self: &Arc<Self>) -> TakeOwned {
@@ -428,6 +485,18 @@ impl TokenBucket {
     }
 
     /// As [`take_many`](Self::take_many), with a future and a guard that keep the bucket alive.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use token_bucket::TokenBucket;
+    /// # futures::executor::block_on(async {
+    /// let bucket = Arc::new(TokenBucket::with_capacity(8));
+    /// assert_eq!(bucket.take_many_owned(5).await?.count(), 5);
+    /// # Ok::<(), token_bucket::TakeError>(())
+    /// # }).unwrap();
+    /// ```
     #[doc(alias = "acquire_many_owned")]
     #[inline]
     pub fn take_many_owned(self: &Arc<Self>, n: usize) -> TakeOwned {
@@ -435,6 +504,18 @@ impl TokenBucket {
     }
 
     /// As [`take_up_to`](Self::take_up_to), with a future and a guard that keep the bucket alive.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use token_bucket::TokenBucket;
+    /// # futures::executor::block_on(async {
+    /// let bucket = Arc::new(TokenBucket::with_capacity(3));
+    /// assert_eq!(bucket.take_up_to_owned(5).await?.count(), 3);
+    /// # Ok::<(), token_bucket::TakeError>(())
+    /// # }).unwrap();
+    /// ```
     #[inline]
     pub fn take_up_to_owned(self: &Arc<Self>, n: usize) -> TakeOwned {
         TakeOwned::new(Arc::clone(self), Request::up_to(n))
@@ -446,9 +527,11 @@ impl TokenBucket {
     /// Puts one token into the bucket, and waits while the bucket is full, that is, has
     /// [`max_capacity`](Self::max_capacity) tokens available.
     ///
-    /// It need not have been taken before: this is how a [forgotten](TokenGuard::forget) token is replaced. (To enforce a rate, see
-    /// `RateLimiter` and [`Refill`](crate::Refill).) If the tokens were neither taken nor forgotten, the bucket has more
-    /// [`available`](Self::available) than its capacity afterwards: it is *overfilled*.
+    /// The token need not have been taken before: this is how a [forgotten](TokenGuard::forget) token is replaced. (To enforce a rate, see
+    /// [`RateLimiter`](crate::RateLimiter) and [`Refill`](crate::Refill). To add permits, use [`update_capacity`](Self::update_capacity).)
+    ///
+    /// A bucket that is given more tokens than are outstanding has more [`available`](Self::available) than its capacity: it is *overfilled*. **A
+    /// guard that is dropped into a bucket with `max_capacity` tokens available gives nothing back.**
     ///
     /// # Examples
     ///
@@ -467,6 +550,17 @@ impl TokenBucket {
     }
 
     /// Puts one token into the bucket if there is room.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use token_bucket::TokenBucket;
+    /// let bucket = TokenBucket::new(1, 1)?;
+    /// assert!(bucket.try_release().is_err()); // full
+    /// bucket.try_take()?.forget();
+    /// assert!(bucket.try_release().is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -508,6 +602,9 @@ impl TokenBucket {
     /// number.
     ///
     /// As the drop of a guard, this also works on a closed bucket.
+    ///
+    /// **A refill does not raise the capacity.** A request above the capacity stays deferred until that many tokens are available at once, and requests
+    /// behind it may take them first: for ever, if they keep coming. To add permits, use [`update_capacity`](Self::update_capacity).
     ///
     /// # Examples
     ///
@@ -633,6 +730,18 @@ impl TokenBucket {
 
     /// As [`grow_and_take`](Self::grow_and_take), with a guard that keeps the bucket alive.
     ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use token_bucket::TokenBucket;
+    /// let bucket = Arc::new(TokenBucket::with_capacity(2));
+    /// let token = bucket.grow_and_take_owned(1)?;
+    /// assert_eq!((bucket.capacity(), bucket.outstanding()), (3, 1));
+    /// # drop(token);
+    /// # Ok::<(), token_bucket::SetCapacityError>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As for [`grow_and_take`](Self::grow_and_take).
@@ -691,7 +800,21 @@ impl TokenBucket {
         self.snapshot().deficit
     }
 
-    /// Returns the number of tasks and threads that are queued for tokens. A hint: it is approximate while other threads use the bucket.
+    /// Returns the number of tasks and threads that are queued for tokens.
+    ///
+    /// **Approximate** while other threads use the bucket: a waiter that finds the queue in use is not counted until it is queued. A waiter that was woken
+    /// counts until it has taken its tokens.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::{TokenBucket, WaitError};
+    /// let bucket = TokenBucket::with_capacity(0); // paused
+    /// let result = bucket.take().wait_timeout(Duration::from_millis(1));
+    /// assert!(matches!(result, Err(WaitError::TimedOut)));
+    /// assert_eq!(bucket.waiting(), 0); // the timed-out request is no longer queued
+    /// ```
     #[doc(alias = "waiters")]
     pub fn waiting(&self) -> usize {
         self.combiner.waiting()
@@ -722,8 +845,8 @@ impl TokenBucket {
 
     /// Waits until no token is outstanding: a future, which can also block a thread ([`Watch::wait`](crate::Watch::wait)).
     ///
-    /// It does not stop callers from taking more; [close](Self::close) the bucket first for an orderly shutdown. A
-    /// [forgotten](TokenGuard::forget) token is outstanding until another one is released in its place.
+    /// It does not stop callers from taking more; [close](Self::close) the bucket first for an orderly shutdown. **A
+    /// [forgotten](TokenGuard::forget) token is outstanding**, so this waits until another one is released in its place.
     ///
     /// The future is ready if there was a moment without outstanding tokens since it was first polled. A token that is handed
     /// directly to a waiter makes no such moment, and a moment that [`grow_and_take`](Self::grow_and_take) ends at once may be missed.
