@@ -139,14 +139,14 @@ impl Snapshot {
     }
 }
 
-/// # Making a bucket
+/// # Creating a bucket
 impl TokenBucket {
     /// The largest value of [`max_capacity`](Self::max_capacity): **2²⁸ − 1 on every target**, because capacity and available tokens
     /// share one atomic word. To limit bytes, count in KiB.
     pub const MAX_CAPACITY: usize = state::MAX_CAPACITY as usize;
 
     const_fn! {
-        /// Makes a full bucket of `n` tokens that can be resized up to [`MAX_CAPACITY`](Self::MAX_CAPACITY).
+        /// Creates a full bucket of `n` tokens that can be resized up to [`MAX_CAPACITY`](Self::MAX_CAPACITY).
         ///
         /// If `n` is 0, the bucket is paused until its capacity is set.
         ///
@@ -160,15 +160,15 @@ impl TokenBucket {
         ///
         /// # Panics
         ///
-        /// If `n` is above [`MAX_CAPACITY`](Self::MAX_CAPACITY); in a `static` or a `const` that is an error of the compiler. Use
-        /// [`new`](Self::new) for a number that is not known beforehand.
+        /// If `n` is above [`MAX_CAPACITY`](Self::MAX_CAPACITY); in a `static` or a `const` that is a compile error. Use
+        /// [`new`](Self::new) for a number that is not known at compile time.
         #[track_caller]
         pub const fn with_capacity(n: usize) -> Self {
             Self::const_new(Self::MAX_CAPACITY, n)
         }
     }
 
-    /// Makes a full bucket of `initial` tokens, whose capacity can later be set to anything up to `max_capacity`.
+    /// Creates a full bucket of `initial` tokens, whose capacity can later be set to anything up to `max_capacity`.
     ///
     /// # Examples
     ///
@@ -198,7 +198,7 @@ impl TokenBucket {
     }
 
     const_fn! {
-        /// As [`new`](Self::new), for a `static`.
+        /// Creates a bucket like [`new`](Self::new), in a `static` or a `const`.
         ///
         /// # Examples
         ///
@@ -216,7 +216,7 @@ impl TokenBucket {
         ///
         /// # Panics
         ///
-        /// Where `new` returns an error; in a `static` or a `const` that is an error of the compiler.
+        /// Where `new` returns an error; in a `static` or a `const` that is a compile error.
         #[track_caller]
         pub const fn const_new(max_capacity: usize, initial: usize) -> Self {
             assert!(max_capacity > 0, "max_capacity is 0, but a bucket must be able to hold a token");
@@ -279,7 +279,7 @@ impl TokenBucket {
         }
     }
 
-    /// Takes `n` tokens if that many are available, as [`try_take`](Self::try_take).
+    /// Takes `n` tokens if that many are available and no waiter is entitled to them.
     ///
     /// # Examples
     ///
@@ -315,7 +315,7 @@ impl TokenBucket {
     ///
     /// # Errors
     ///
-    /// As for [`try_take`](Self::try_take). A deficit stays as it is: no token is available then.
+    /// Same as for [`try_take`](Self::try_take). A deficit stays as it is, because no token is available then.
     pub fn try_take_up_to(&self, n: usize) -> Result<Token<'_>, TryTakeError> {
         match Request::up_to(n).try_take(&self.combiner) {
             Ok(taken) => Ok(Token::new(self, taken)),
@@ -323,7 +323,7 @@ impl TokenBucket {
         }
     }
 
-    /// As [`try_take`](Self::try_take), with a token that keeps the bucket alive.
+    /// Like [`try_take`](Self::try_take), but returns a token that keeps the bucket alive.
     ///
     /// # Examples
     ///
@@ -338,7 +338,7 @@ impl TokenBucket {
     ///
     /// # Errors
     ///
-    /// As for [`try_take`](Self::try_take).
+    /// Same as for [`try_take`](Self::try_take).
     #[doc(alias = "try_acquire_owned")]
     #[inline]
     pub fn try_take_owned(self: &Arc<Self>) -> Result<OwnedToken, TryTakeError> {
@@ -348,7 +348,7 @@ impl TokenBucket {
         }
     }
 
-    /// As [`try_take_many`](Self::try_take_many), with a guard that keeps the bucket alive.
+    /// Like [`try_take_many`](Self::try_take_many), but returns a guard that keeps the bucket alive.
     ///
     /// # Examples
     ///
@@ -362,7 +362,7 @@ impl TokenBucket {
     ///
     /// # Errors
     ///
-    /// As for [`try_take_many`](Self::try_take_many).
+    /// Same as for [`try_take_many`](Self::try_take_many).
     #[doc(alias = "try_acquire_many_owned")]
     #[inline]
     pub fn try_take_many_owned(self: &Arc<Self>, n: usize) -> Result<OwnedToken, TryTakeError> {
@@ -372,7 +372,7 @@ impl TokenBucket {
         }
     }
 
-    /// As [`try_take_up_to`](Self::try_take_up_to), with a guard that keeps the bucket alive.
+    /// Like [`try_take_up_to`](Self::try_take_up_to), but returns a guard that keeps the bucket alive.
     ///
     /// # Examples
     ///
@@ -386,7 +386,7 @@ impl TokenBucket {
     ///
     /// # Errors
     ///
-    /// As for [`try_take_up_to`](Self::try_take_up_to).
+    /// Same as for [`try_take_up_to`](Self::try_take_up_to).
     pub fn try_take_up_to_owned(self: &Arc<Self>, n: usize) -> Result<OwnedToken, TryTakeError> {
         match Request::up_to(n).try_take(&self.combiner) {
             Ok(taken) => Ok(OwnedToken::new(Arc::clone(self), taken)),
@@ -463,7 +463,7 @@ impl TokenBucket {
         Take::new(self, Request::up_to(n))
     }
 
-    /// As [`take`](Self::take), with a future and a token that keep the bucket alive.
+    /// Like [`take`](Self::take), but the future and its token keep the bucket alive.
     ///
     /// # Examples
     ///
@@ -484,7 +484,7 @@ impl TokenBucket {
         self.take_many_owned(1)
     }
 
-    /// As [`take_many`](Self::take_many), with a future and a guard that keep the bucket alive.
+    /// Like [`take_many`](Self::take_many), but the future and its guard keep the bucket alive.
     ///
     /// # Examples
     ///
@@ -503,7 +503,7 @@ impl TokenBucket {
         TakeOwned::new(Arc::clone(self), Request::exactly(n))
     }
 
-    /// As [`take_up_to`](Self::take_up_to), with a future and a guard that keep the bucket alive.
+    /// Like [`take_up_to`](Self::take_up_to), but the future and its guard keep the bucket alive.
     ///
     /// # Examples
     ///
@@ -601,7 +601,7 @@ impl TokenBucket {
     /// Puts as many of `n` tokens into the bucket as fit below [`max_capacity`](Self::max_capacity), and returns how many that were. `n` may be any
     /// number.
     ///
-    /// As the drop of a guard, this also works on a closed bucket.
+    /// Like the drop of a guard, this also works on a closed bucket.
     ///
     /// **A refill does not raise the capacity.** A request above the capacity stays deferred until that many tokens are available at once, and requests
     /// behind it may take them first: for ever, if they keep coming. To add permits, use [`update_capacity`](Self::update_capacity).
@@ -686,7 +686,7 @@ impl TokenBucket {
     ///
     /// # Errors
     ///
-    /// As for [`set_capacity`](Self::set_capacity).
+    /// Same as for [`set_capacity`](Self::set_capacity).
     #[doc(alias = "add_permits")]
     pub fn update_capacity(&self, mut f: impl FnMut(usize) -> usize) -> Result<Snapshot, SetCapacityError> {
         let mut from = self.combiner.state().capacity();
@@ -728,7 +728,7 @@ impl TokenBucket {
         self.grow_by(n).map(|()| Token::new(self, n))
     }
 
-    /// As [`grow_and_take`](Self::grow_and_take), with a guard that keeps the bucket alive.
+    /// Like [`grow_and_take`](Self::grow_and_take), but returns a guard that keeps the bucket alive.
     ///
     /// # Examples
     ///
@@ -744,7 +744,7 @@ impl TokenBucket {
     ///
     /// # Errors
     ///
-    /// As for [`grow_and_take`](Self::grow_and_take).
+    /// Same as for [`grow_and_take`](Self::grow_and_take).
     pub fn grow_and_take_owned(self: &Arc<Self>, n: usize) -> Result<OwnedToken, SetCapacityError> {
         self.grow_by(n).map(|()| OwnedToken::new(Arc::clone(self), n))
     }
@@ -913,7 +913,7 @@ impl TokenBucket {
         self.close_for(None)
     }
 
-    /// As [`close`](Self::close), with a cause, which every waiter gets as the [`source`](core::error::Error::source) of [`Closed`].
+    /// Closes the bucket like [`close`](Self::close), with a cause that every waiter gets as the [`source`](core::error::Error::source) of [`Closed`].
     ///
     /// If several calls close a bucket, the first one gives the cause.
     ///

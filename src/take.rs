@@ -16,10 +16,10 @@ use crate::token::{Handle, TokenGuard};
 use crate::waiter::{Registration, Waiter, WakeList};
 use crate::{TakeError, TokenBucket};
 
-/// A future of tokens, made by [`TokenBucket::take`] and the other methods that wait for tokens.
+/// A future that waits for tokens, returned by [`TokenBucket::take`] and the other methods that wait.
 ///
-/// Await it, or block a thread with [`wait`](Self::wait). Generic over the [`Handle`] by which it holds the bucket, as its output, a
-/// [`TokenGuard`], is.
+/// Await it, or block a thread with [`wait`](Self::wait). Generic over the [`Handle`] by which it holds the bucket, like its output, the
+/// [`TokenGuard`].
 ///
 /// # Fairness
 ///
@@ -51,7 +51,7 @@ pub struct TakeFuture<H: Handle> {
 /// Waits for tokens of a borrowed [`TokenBucket`].
 pub type Take<'a> = TakeFuture<&'a TokenBucket>;
 
-/// Waits for tokens of a [`TokenBucket`] that is shared by an [`Arc`], for tasks that outlive the borrow of a bucket.
+/// Waits for tokens of a [`TokenBucket`] in an [`Arc`], for tasks that outlive a borrow of the bucket.
 pub type TakeOwned = TakeFuture<Arc<TokenBucket>>;
 
 /// How many tokens are wanted.

@@ -8,10 +8,10 @@ use core::ops::Deref;
 use crate::take::Request;
 use crate::{TakeFuture, TokenBucket, TryTakeError};
 
-/// A way to hold a bucket: any pointer to something that gives a [`TokenBucket`] by [`AsRef`].
+/// A way to hold a bucket: any pointer to a type that implements `AsRef<TokenBucket>`.
 ///
 /// Implemented for `&TokenBucket`, `Arc<TokenBucket>`, and for example `Arc<Pool>` where `Pool: AsRef<TokenBucket>`. There is nothing to
-/// implement. A handle must give the same bucket each time; else tokens go back to another bucket than they were taken from.
+/// implement. **A handle must return the same bucket each time**; otherwise tokens go back to another bucket than they were taken from.
 pub trait Handle: Deref<Target: AsRef<TokenBucket>> {
     /// Returns the bucket.
     #[inline]
@@ -80,7 +80,7 @@ pub struct TokenGuard<H: Handle> {
 #[doc(alias = "SemaphorePermit")]
 pub type Token<'a> = TokenGuard<&'a TokenBucket>;
 
-/// Tokens taken from a [`TokenBucket`] that is shared by an [`Arc`]. Can be moved into a task, or stored beside the resource that it guards.
+/// Tokens taken from a [`TokenBucket`] in an [`Arc`]. Can be moved into a task, or stored beside the resource that it guards.
 ///
 /// # Examples
 ///
@@ -112,11 +112,11 @@ impl<H: Handle> TokenGuard<H> {
         Self { handle, count }
     }
 
-    /// Takes `n` tokens if that many are available, as [`TokenBucket::try_take_many`], from the bucket that `handle` holds.
+    /// Takes `n` tokens from the bucket that `handle` holds, like [`TokenBucket::try_take_many`].
     ///
     /// # Errors
     ///
-    /// As for [`TokenBucket::try_take_many`]. The handle is dropped then.
+    /// Same as for [`TokenBucket::try_take_many`]; the handle is dropped then.
     #[inline]
     pub fn try_take(handle: H, n: usize) -> Result<Self, TryTakeError> {
         match handle.to_bucket().try_take_n(n) {
@@ -125,7 +125,7 @@ impl<H: Handle> TokenGuard<H> {
         }
     }
 
-    /// Waits for `n` tokens, as [`TokenBucket::take_many`], from the bucket that `handle` holds.
+    /// Waits for `n` tokens from the bucket that `handle` holds, like [`TokenBucket::take_many`].
     ///
     /// # Examples
     ///
@@ -144,7 +144,7 @@ impl<H: Handle> TokenGuard<H> {
         TakeFuture::new(handle, Request::exactly(n))
     }
 
-    /// Waits for at least one token and takes up to `n`, as [`TokenBucket::take_up_to`], from the bucket that `handle` holds.
+    /// Waits for up to `n` tokens from the bucket that `handle` holds, like [`TokenBucket::take_up_to`].
     #[inline]
     pub fn take_up_to(handle: H, n: usize) -> TakeFuture<H> {
         TakeFuture::new(handle, Request::up_to(n))
