@@ -625,7 +625,7 @@ impl TokenBucket {
     ///
     /// # Errors
     ///
-    /// [`SetCapacityError::OutOfRange`] if the capacity would be above [`max_capacity`](Self::max_capacity), and
+    /// [`SetCapacityError::OutOfRange`] if the capacity plus the deficit would be above [`max_capacity`](Self::max_capacity), and
     /// [`SetCapacityError::Closed`]; the bucket is unchanged then.
     pub fn grow_and_take(&self, n: usize) -> Result<Token<'_>, SetCapacityError> {
         self.grow_by(n).map(|()| Token::new(self, n))
@@ -643,7 +643,10 @@ impl TokenBucket {
     fn grow_by(&self, n: usize) -> Result<(), SetCapacityError> {
         self.combiner.grow_and_take(n).map_err(|refused| match refused {
             Refused::Closed => self.closed().into(),
-            _ => SetCapacityError::OutOfRange { requested: self.capacity().saturating_add(n), max_capacity: self.max_capacity() },
+            _ => {
+                let Snapshot { capacity, deficit, max_capacity, .. } = self.snapshot();
+                SetCapacityError::OutOfRange { requested: (capacity + deficit).saturating_add(n), max_capacity }
+            }
         })
     }
 

@@ -117,25 +117,18 @@ impl Combiner {
 
     // Changes of the word.
 
+    /// Takes `n` tokens if that is one plain step; else the error is the word in which it is not.
     #[inline]
-    pub(crate) fn try_take_fast(&self, n: u32) -> bool {
-        self.state.try_update(|state| state.take_fast(n))
+    pub(crate) fn try_take_fast(&self, n: u32) -> Result<(), State> {
+        self.state.update(|state| Ok((state.take_fast(n).ok_or(state)?, ())))
     }
 
     #[inline]
     pub(crate) fn try_take(&self, n: u32) -> Result<(), Refused> {
-        match self.state.update(|state| state.take_fast(n).map(|next| (next, ())).ok_or(state)) {
+        match self.try_take_fast(n) {
             Ok(()) => Ok(()),
-            Err(state) => self.try_take_slow(n, state),
-        }
-    }
-
-    /// The fast path has failed on this word.
-    #[cold]
-    fn try_take_slow(&self, n: u32, state: State) -> Result<(), Refused> {
-        match state.take(n, n) {
-            Ok(_) => self.try_take_up_to(n, n).map(drop),
-            Err(refused) => Err(refused),
+            Err(seen) if seen.lacks(n) => Err(Refused::NotNow),
+            Err(_) => self.try_take_up_to(n, n).map(drop),
         }
     }
 
@@ -165,11 +158,16 @@ impl Combiner {
         let give = |state: State| Ok::<_, Infallible>(state.give(n, self.max));
         if self.state.load().allows_hand_off(n) {
             if let Some(mut queue) = self.own() {
-                if let Some(seen) = self.hand_off(&mut queue, n, &mut wakes) {
-                    self.finish(queue, seen, &mut wakes);
-                    return Given { restored: n, paid: 0 };
-                }
-                let Ok(given) = self.change_as_owner(queue, &mut wakes, give);
+                let Ok(given) = match self.hand_off(&mut queue, n) {
+                    Some((seen, waker)) => {
+                        self.finish(queue, seen, &mut wakes);
+                        if let Some(waker) = waker {
+                            waker.wake();
+                        }
+                        Ok(Given { restored: n, paid: 0 })
+                    }
+                    None => self.change_as_owner(queue, &mut wakes, give),
+                };
                 return given;
             }
         }
@@ -301,17 +299,12 @@ impl Combiner {
 
     /// Hands `n` returned tokens to the head of the queue, past the word: it would first add them, and then subtract them.
     #[inline]
-    fn hand_off(&self, queue: &mut Queue, n: usize, wakes: &mut WakeList) -> Option<State> {
+    fn hand_off(&self, queue: &mut Queue, n: usize) -> Option<(State, Option<Waker>)> {
         let seen = self.state.load_exact();
-        if !seen.allows_hand_off(n) {
-            return None;
-        }
-        while let Some((head, count)) = queue.pop_for_hand_off(n) {
+        while seen.allows_hand_off(n) {
+            let (head, count) = queue.pop_for_hand_off(n)?;
             match head.notify(Phase::Granted(count)) {
-                Ok(waker) => {
-                    wakes.push(waker);
-                    return Some(seen);
-                }
+                Ok(waker) => return Some((seen, waker)),
                 Err(_) => queue.count_buried(Kind::Take),
             }
         }
@@ -355,6 +348,9 @@ impl Combiner {
         match self.own() {
             Some(mut queue) => {
                 queue.rescan();
+                if self.has_many_dead(queue.takers() + queue.others()) {
+                    queue.compact();
+                }
                 self.serve(queue, self.state.load_exact(), wakes);
             }
             None => {
@@ -401,16 +397,15 @@ impl Combiner {
             if seen.needs_recheck() {
                 seen = self.recheck(&mut queue);
             }
-            seen = if seen.is_closed() {
-                self.close_waiters(&mut queue, seen, wakes)
-            } else {
-                self.serve_waiters(&mut queue, seen, wakes)
-            };
-            if queue.has_watchers() {
-                self.notify_watchers(&mut queue, seen, wakes);
+            if !seen.is_closed() {
+                seen = self.serve_waiters(&mut queue, seen, wakes);
             }
-            if self.has_many_dead(queue.takers() + queue.others()) {
-                queue.compact();
+            if seen.is_closed() {
+                // Also if it was closed while waiters were served: `settle` compares with this word, and would not notice.
+                self.close_waiters(&mut queue, wakes);
+            }
+            if queue.has_others() {
+                self.serve_others(&mut queue, seen, wakes);
             }
             match self.settle(&queue, seen) {
                 Ok(()) => match self.leave(queue) {
@@ -432,9 +427,12 @@ impl Combiner {
     }
 
     /// As [`serve`](Self::serve), if no waiter can proceed with the tokens in `seen`.
+    ///
+    /// In a Barging bucket, HAS_WAITERS may stay although the last waiter has left. The next return clears it, unless another waiter has come.
     #[inline]
     fn finish(&self, queue: Queue, seen: State, wakes: &mut WakeList) {
-        match self.settle(&queue, seen) {
+        let settled = if seen.covers(queue.summary()) { Ok(()) } else { self.settle(&queue, seen) };
+        match settled {
             Ok(()) => {
                 if let Some(queue) = self.leave(queue) {
                     self.serve(queue, self.state.load_exact(), wakes);
@@ -464,6 +462,9 @@ impl Combiner {
         }
         empty_inbox(&self.inbox, |waiter| queue.push(waiter.kind, waiter.min, waiter.up_to, waiter));
         queue.rescan();
+        if self.has_many_dead(queue.takers() + queue.others()) {
+            queue.compact();
+        }
         seen
     }
 
@@ -485,14 +486,12 @@ impl Combiner {
                 Next::Wake => {
                     if let Some(Ok(waker)) = queue.next_to_wake().map(|waiter| waiter.notify(Phase::Woken)) {
                         wakes.push(waker);
+                        if queue.claim() {
+                            break;
+                        }
                     }
                 }
                 Next::Wait => break,
-            }
-        }
-        while let Some(releaser) = queue.next_releaser(seen.room(self.max)) {
-            if let Ok(waker) = releaser.notify(Phase::Woken) {
-                wakes.push(waker);
             }
         }
         seen
@@ -517,10 +516,15 @@ impl Combiner {
         }
     }
 
-    /// Watchers come last: a token that goes on to a waiter does not make the bucket idle.
+    /// Serves releasers and watchers. They come last: a token that goes on to a taker does not make the bucket idle.
     #[cold]
-    fn notify_watchers(&self, queue: &mut Queue, state: State, wakes: &mut WakeList) {
-        for watcher in queue.take_watchers(state) {
+    fn serve_others(&self, queue: &mut Queue, seen: State, wakes: &mut WakeList) {
+        while let Some(releaser) = queue.next_releaser(seen.room(self.max)) {
+            if let Ok(waker) = releaser.notify(Phase::Woken) {
+                wakes.push(waker);
+            }
+        }
+        for watcher in queue.take_watchers(seen) {
             match watcher.notify(Phase::Granted(0)) {
                 Ok(waker) => wakes.push(waker),
                 Err(_) => queue.count_buried(Kind::Idle),
@@ -529,14 +533,13 @@ impl Combiner {
     }
 
     #[cold]
-    fn close_waiters(&self, queue: &mut Queue, seen: State, wakes: &mut WakeList) -> State {
+    fn close_waiters(&self, queue: &mut Queue, wakes: &mut WakeList) {
         for waiter in queue.take_all() {
             match waiter.notify(Phase::Closed) {
                 Ok(waker) => wakes.push(waker),
                 Err(_) => queue.count_buried(waiter.kind),
             }
         }
-        seen
     }
 
     /// Makes the flags tell of the queue, unless the word has changed in favour of a waiter (**C2**).
@@ -627,17 +630,15 @@ impl Combiner {
     /// A waiter that was woken tries for itself. `None` if it has to wait on, at the place that it has kept.
     fn retry(&self, waiter: &Arc<Waiter>, wakes: &mut WakeList) -> Option<Result<u32, Refused>> {
         let tried = match waiter.kind {
-            Kind::Take => self.change(wakes, |state| state.retry(waiter.min, waiter.up_to)),
+            Kind::Take => match self.state.update(|state| state.retry_fast(waiter.min, waiter.up_to).ok_or(())) {
+                Ok(count) => Ok(count),
+                Err(()) => self.change(wakes, |state| state.retry(waiter.min, waiter.up_to)),
+            },
             _ => self.change(wakes, |state| state.release(1, self.max).map(|next| (next, 0))),
         };
         match tried {
             Ok(count) => {
-                if let Phase::Granted(twice) = waiter.phase.leave() {
-                    // An owner has been quicker: its tokens go back.
-                    self.change_always(wakes, |state| state.give(twice as usize, self.max));
-                } else {
-                    self.remove(waiter, wakes);
-                }
+                self.leave_served(waiter, wakes);
                 Some(Ok(count))
             }
             Err(Refused::Closed) => Some(Err(Refused::Closed)),
@@ -645,9 +646,18 @@ impl Combiner {
         }
     }
 
-    /// Removes the entry of a waiter that has got what it waited for by itself, and serves those behind it.
-    fn remove(&self, waiter: &Arc<Waiter>, wakes: &mut WakeList) {
-        match self.own() {
+    /// A waiter that has got what it waited for by itself leaves the queue, and those behind it are served.
+    fn leave_served(&self, waiter: &Arc<Waiter>, wakes: &mut WakeList) {
+        let owned = self.own();
+        if let Phase::Granted(twice) = waiter.phase.leave() {
+            // An owner has been quicker, and removed the entry: its tokens go back.
+            if let Some(queue) = owned {
+                self.serve(queue, self.state.load_exact(), wakes);
+            }
+            self.change_always(wakes, |state| state.give(twice as usize, self.max));
+            return;
+        }
+        match owned {
             Some(mut queue) => {
                 if waiter.kind != Kind::Take || !queue.remove_head_if(|head| Arc::ptr_eq(head, waiter)) {
                     self.count_dead(waiter.kind);

@@ -134,6 +134,54 @@ pub enum TakeError {
     },
 }
 
+/// Error returned by [`RateLimiter::try_take`](crate::RateLimiter::try_take).
+#[cfg(feature = "std")]
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum NotYet {
+    /// The tokens are available after this time, if nothing else changes. It is never 0.
+    RetryAfter(Duration),
+    /// The rate or the burst is 0, so it cannot be told when the tokens will be available.
+    Paused,
+    /// The limiter was closed.
+    Closed(Closed),
+    /// More tokens were asked for than can ever be available at once.
+    ExceedsBurst {
+        /// The tokens that were asked for.
+        requested: usize,
+        /// The most that can be available at once.
+        burst: usize,
+    },
+}
+
+#[cfg(feature = "std")]
+impl NotYet {
+    /// Returns how long to wait, if waiting helps and if it is known. An HTTP `Retry-After` is this in seconds, rounded up.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RetryAfter(wait) => Some(*wait),
+            _ => None,
+        }
+    }
+}
+
+/// Error returned by [`RateLimiter::take`](crate::RateLimiter::take) and the blocking forms.
+#[cfg(feature = "std")]
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum LimitError {
+    /// The limiter was closed.
+    Closed(Closed),
+    /// More tokens were asked for than can ever be available at once.
+    ExceedsBurst {
+        /// The tokens that were asked for.
+        requested: usize,
+        /// The most that can be available at once.
+        burst: usize,
+    },
+}
+
 /// Why no token was given back at once.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -205,6 +253,27 @@ impl fmt::Display for TakeError {
     }
 }
 
+#[cfg(feature = "std")]
+impl fmt::Display for NotYet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RetryAfter(wait) => write!(f, "rate limit reached, retry after {wait:?}"),
+            Self::Paused => f.write_str("rate limiter is paused"),
+            Self::Closed(closed) => closed.fmt(f),
+            Self::ExceedsBurst { requested, burst } => {
+                write!(f, "request for {requested} tokens is above the rate limiter's burst of {burst}")
+            }
+        }
+    }
+}
+
+#[cfg(feature = "std")]
+impl fmt::Display for LimitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        NotYet::from(self.clone()).fmt(f)
+    }
+}
+
 impl fmt::Display for TryReleaseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -264,6 +333,8 @@ macro_rules! impl_error {
     )*};
 }
 impl_error!(TryTakeError, TakeError, TryReleaseError, ReleaseError, SetCapacityError);
+#[cfg(feature = "std")]
+impl_error!(NotYet, LimitError);
 
 #[cfg(feature = "std")]
 impl<E: Error> Error for WaitError<E> {
@@ -280,6 +351,16 @@ impl From<TakeError> for TryTakeError {
         match error {
             TakeError::Closed(closed) => Self::Closed(closed),
             TakeError::ExceedsMax { requested, max_capacity } => Self::ExceedsMax { requested, max_capacity },
+        }
+    }
+}
+
+#[cfg(feature = "std")]
+impl From<LimitError> for NotYet {
+    fn from(error: LimitError) -> Self {
+        match error {
+            LimitError::Closed(closed) => Self::Closed(closed),
+            LimitError::ExceedsBurst { requested, burst } => Self::ExceedsBurst { requested, burst },
         }
     }
 }

@@ -181,13 +181,13 @@ impl<W: Waits> WaitQueue<W> {
         loop {
             self.bury();
             let Some(head) = self.takers.entries.front() else { return Next::Wait };
-            let (fits, min) = (i64::from(head.min) <= available, head.min);
-            if self.is_due(head) && fits {
+            let (fits, is_due, min) = (i64::from(head.min) <= available, self.is_due(head), head.min);
+            if fits && is_due {
                 return Next::Grant { min, up_to: head.up_to };
             }
             if i64::from(min) > satisfiable {
                 self.defer(0);
-            } else if self.is_due(head) {
+            } else if is_due {
                 return Next::Wait;
             } else {
                 let Some((entry, left)) = self.takers.first_sleeper(available) else { return Next::Wait };
@@ -205,6 +205,18 @@ impl<W: Waits> WaitQueue<W> {
     /// The waiter that [`Next::Wake`] means.
     pub(crate) fn next_to_wake(&self) -> Option<&W> {
         self.takers.entries.get(self.takers.woken).map(|entry| &entry.waiter)
+    }
+
+    /// The waiter that [`Next::Wake`] means has been woken. True if it was the last one.
+    #[inline]
+    pub(crate) fn claim(&mut self) -> bool {
+        let Line { entries, woken, claimed } = &mut self.takers;
+        if let Some(entry) = entries.get_mut(*woken) {
+            entry.claims = true;
+            *claimed += i64::from(entry.min);
+            *woken += 1;
+        }
+        *woken == entries.len()
     }
 
     /// The waiter that [`Next::Grant`] means; it is no longer queued.
@@ -270,7 +282,8 @@ impl<W: Waits> WaitQueue<W> {
             restored.extend(self.deferred.pop_first().map(|(_, entry)| entry));
         }
         restored.sort_unstable_by_key(|entry| entry.ticket);
-        let has_older = self.takers.entries.front().is_some_and(|head| head.ticket < restored[0].ticket);
+        let youngest = restored.last().map_or(0, |entry| entry.ticket);
+        let has_older = self.takers.entries.front().is_some_and(|head| head.ticket < youngest);
         for entry in restored.into_iter().rev() {
             self.takers.entries.push_front(entry);
         }
@@ -287,19 +300,10 @@ impl<W: Waits> WaitQueue<W> {
     }
 
     /// The next releaser to wake, if there is room that no woken releaser claims.
-    #[inline]
     pub(crate) fn next_releaser(&mut self, room: u64) -> Option<&W> {
-        if self.releasers.entries.is_empty() {
-            return None;
-        }
         self.buried.1 += self.releasers.bury();
         let (entry, left) = self.releasers.first_sleeper(i64::try_from(room).unwrap_or(i64::MAX))?;
         if left > 0 { Some(&entry.waiter) } else { None }
-    }
-
-    #[inline]
-    pub(crate) fn has_watchers(&self) -> bool {
-        self.idle.len() + self.settled.len() > 0
     }
 
     /// All that wait for the state that a bucket has reached.
@@ -358,7 +362,13 @@ impl<W: Waits> WaitQueue<W> {
         self.takers.entries.len() + self.deferred.len()
     }
 
+    #[inline]
+    pub(crate) fn has_others(&self) -> bool {
+        self.others() > 0
+    }
+
     /// Entries of others than takers, dead ones included.
+    #[inline]
     pub(crate) fn others(&self) -> usize {
         self.releasers.entries.len() + self.idle.len() + self.settled.len()
     }
@@ -374,3 +384,6 @@ impl<W: Waits> WaitQueue<W> {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,9 @@
-//! [`Refill`]: tokens that become due as time goes by.
+//! [`Refill`]: tokens that become due over time.
 //!
-//! The arithmetic is exact. A rate is so many tokens per so many nanoseconds, and what is due of the next token is kept as a
-//! fraction of that period; so nothing is rounded from tick to tick, and however the ticks fall, all that was due adds up to the
-//! floor of rate × time. A product of two 64-bit numbers and a third one fit into 128 bits, so nothing overflows.
+//! The arithmetic is exact. A rate is a number of tokens per number of nanoseconds, and the part of the next token that is due
+//! already is kept as a fraction whose denominator is that number of nanoseconds. Nothing is rounded from tick to tick: however the
+//! ticks fall, the tokens that became due add up to the floor of rate × time. The product of two 64-bit numbers plus a third one
+//! fits into 128 bits, so nothing overflows.
 
 use core::time::Duration;
 #[cfg(feature = "std")]
@@ -10,30 +11,36 @@ use std::time::Instant;
 
 use crate::{RateError, TokenBucket};
 
-/// Fills a bucket up at a rate: the clockwork of a rate limiter, without timer, task, thread or lock.
+/// Adds tokens to a bucket at a fixed rate: the refill clock of a rate limiter, without timer, task, thread or lock.
 ///
-/// Whoever drives it owns it, and tells it the time: [`tick`](Self::tick) puts into the bucket what has become due since the
-/// tick before. How often does not matter to the numbers: a tick that comes late makes up for what is due.
+/// **To limit a rate, use [`RateLimiter`](crate::RateLimiter), which needs neither a driver nor care with guards.** A `Refill` is
+/// the part to build on without `std`, or where something else already keeps the time.
 ///
-/// Those whose rate is limited take a token and [`forget`](crate::Token::forget) it, for it is to come back by time, not by
-/// being dropped. Then the bucket's capacity is the size of a burst: a tick fills the bucket up to its capacity and never above
-/// (a [deficit](TokenBucket::deficit) is made up first), and what has no room is lost. The capacity can be
-/// changed at any time, by [`set_capacity`](TokenBucket::set_capacity), and so can the rate, by [`set_rate`](Self::set_rate).
+/// A `Refill` is owned by the task that drives it, which passes in the current time: [`tick`](Self::tick) adds the tokens that
+/// became due since the previous tick. The interval between ticks does not affect the numbers; a late tick adds everything that
+/// is due.
 ///
-/// So in any time T at most rate × T tokens (rounded up) and one burst are taken if no tick comes late. A tick that does brings at
-/// once what was due before, so then it is two bursts at most.
+/// **Callers must [`forget()`](crate::Token::forget) each token.** A token that is merely dropped goes straight back and nothing
+/// is limited.
+///
+/// The capacity of the bucket is the size of a burst. A tick fills the bucket up to its capacity and never above it (a
+/// [deficit](TokenBucket::deficit) is paid first); tokens for which there is no room are lost. The capacity can be changed at any
+/// time with [`set_capacity`](TokenBucket::set_capacity), and the rate with [`set_rate`](Self::set_rate).
+///
+/// In any time T, at most rate × T tokens (rounded up) plus one burst are taken, provided that no tick is late. After a late tick
+/// the overdue tokens arrive together, so up to two bursts may pass.
 ///
 /// # Time
 ///
-/// The time is what has passed since any origin, the same for all ticks: a hardware counter, the uptime, virtual time in a test. The
-/// first tick (or change of the rate) starts the clock, and nothing is due then.
+/// Times are measured from an arbitrary origin, the same for all ticks: a hardware counter, the uptime, or virtual time in a test.
+/// The first tick (or change of the rate) starts the clock, and nothing is due then.
 ///
-/// Time that stands still adds nothing. A time before the latest one that was seen counts as that one: it adds nothing and takes nothing
-/// away, and tokens become due again when the time has passed the latest one. (So no span of time is paid for twice.) A leap forward is
-/// time like any other, but no more than [584 years](Self::MAX_PERIOD) of it count in one tick.
+/// A tick at the same time as the one before adds nothing. A time before the latest one seen counts as the latest: it adds nothing
+/// and removes nothing, and tokens become due again once the time has passed the latest one, so no span of time is credited
+/// twice. A leap forward is credited like any other time, but at most [584 years](Self::MAX_PERIOD) of it per tick.
 ///
-/// With `std` there are [`tick_now`](Self::tick_now) and [`set_rate_now`](Self::set_rate_now), which look at the clock. Their
-/// origin is their first call; use either them or the forms that are told the time on one `Refill`.
+/// With `std`, [`tick_now`](Self::tick_now) and [`set_rate_now`](Self::set_rate_now) read the clock. Their origin is their first
+/// call; on one `Refill`, use either these or the forms that are passed the time.
 ///
 /// # Examples
 ///
@@ -59,7 +66,8 @@ use crate::{RateError, TokenBucket};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Driven by a thread, as by any task that can sleep, while others wait for tokens:
+/// Driven by a thread while others wait for tokens. The rate may become 0 here, so the thread sleeps for a while if no token will
+/// become due:
 ///
 /// ```
 /// # use std::time::{Duration, Instant};
@@ -71,8 +79,11 @@ use crate::{RateError, TokenBucket};
 /// let driver = std::thread::spawn(move || {
 ///     while !BUCKET.is_closed() {
 ///         refill.tick_now(&BUCKET);
-///         let next = refill.next_at().expect("the rate is above 0");
-///         std::thread::sleep(next.saturating_duration_since(Instant::now()));
+///         let pause = match refill.next_at() {
+///             Some(next) => next.saturating_duration_since(Instant::now()),
+///             None => Duration::from_millis(10), // paused
+///         };
+///         std::thread::sleep(pause);
 ///     }
 /// });
 /// for _ in 0..15 {
@@ -86,14 +97,14 @@ use crate::{RateError, TokenBucket};
 #[derive(Debug)]
 pub struct Refill {
     rate: Rate,
-    /// What is due of the next token, in parts of it: less than `parts`.
-    part: u64,
-    /// The nanoseconds of the latest rate above 0, and 1 before there was one.
-    parts: u64,
-    /// Whole tokens that were due when the rate was changed.
-    owed: u128,
-    /// The latest time that was seen, once the clock runs.
-    latest: Option<Duration>,
+    /// The part of the next token that is due, in units of 1 / `denominator`; less than `denominator`.
+    fraction: u64,
+    /// The period, in nanoseconds, of the latest rate above 0; 1 before there was one.
+    denominator: u64,
+    /// Whole tokens that are due and have not been collected.
+    due: u128,
+    /// The latest time seen, in nanoseconds, once the clock runs.
+    latest: Option<u128>,
     #[cfg(feature = "std")]
     origin: Option<Instant>,
 }
@@ -104,15 +115,15 @@ struct Rate {
     nanos: u64,
 }
 
-/// What a [`Refill`] did.
+/// The result of a tick of a [`Refill`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Tick {
-    /// The tokens that were due and are in the bucket now (or made up for a deficit).
+    /// The tokens that were due and were added to the bucket (or paid off a deficit).
     pub added: usize,
-    /// The tokens that were due, but for which the bucket had no room; [`usize::MAX`] if they are more than that.
+    /// The tokens that were due but for which the bucket had no room; [`usize::MAX`] if there are more than that.
     pub lost: usize,
-    /// When the next token is due, by the clock that the tick was told; never if the rate is 0, or if that is more than
+    /// When the next token is due, on the clock that the tick was passed. `None` if the rate is 0, or if that is later than
     /// [`Duration::MAX`].
     pub next: Option<Duration>,
 }
@@ -131,25 +142,25 @@ impl Refill {
     /// The longest period of a rate: 2⁶⁴ − 1 nanoseconds, about 584 years.
     pub const MAX_PERIOD: Duration = Duration::from_nanos(u64::MAX);
 
-    /// Makes a clockwork for `tokens` tokens per `per`, evenly spread. 0 tokens are a pause.
+    /// Creates a refill of `tokens` tokens per `per`, evenly spread. 0 tokens are a pause.
     ///
     /// # Errors
     ///
-    /// If `per` is 0 or above [`MAX_PERIOD`](Self::MAX_PERIOD). Any number of tokens will do.
+    /// If `per` is 0 or above [`MAX_PERIOD`](Self::MAX_PERIOD). Any number of tokens is accepted.
     pub fn new(tokens: usize, per: Duration) -> Result<Self, RateError> {
         let rate = Rate::new(tokens, per)?;
         Ok(Self {
             rate,
-            part: 0,
-            parts: if tokens == 0 { 1 } else { rate.nanos },
-            owed: 0,
+            fraction: 0,
+            denominator: if tokens == 0 { 1 } else { rate.nanos },
+            due: 0,
             latest: None,
             #[cfg(feature = "std")]
             origin: None,
         })
     }
 
-    /// The rate in force, as it was given: so many tokens per so much time.
+    /// Returns the rate in force, as it was given: a number of tokens and a period.
     #[must_use]
     pub fn rate(&self) -> (usize, Duration) {
         (self.rate.tokens, Duration::from_nanos(self.rate.nanos))
@@ -157,12 +168,13 @@ impl Refill {
 
     /// Changes the rate from `now` on.
     ///
-    /// What is due until `now` is due at the old rate, and is put into the bucket by the next tick. What is due of the next token
-    /// is kept, through a pause as well: exactly if the period is as before, else less up to what the new rate yields in a nanosecond.
+    /// Tokens that became due before `now` are due at the old rate and are added to the bucket by the next tick. The fraction of
+    /// the next token that is due is kept, through a pause as well: exactly if the period stays the same, otherwise rounded down by
+    /// less than the new rate yields in a nanosecond.
     ///
     /// # Errors
     ///
-    /// As for [`new`](Self::new). The old rate stays in force then, and the clock is where it was.
+    /// As for [`new`](Self::new). Then the old rate stays in force and the clock is where it was.
     ///
     /// # Examples
     ///
@@ -183,63 +195,117 @@ impl Refill {
         let rate = Rate::new(tokens, per)?;
         self.advance(now);
         self.rate = rate;
-        // A pause yields nothing, so the parts may stay as large as they are.
+        // A pause yields nothing, so the denominator may stay as it is.
         if tokens > 0 {
-            let part = u128::from(self.part) * u128::from(rate.nanos) / u128::from(self.parts);
-            self.part = u64::try_from(part).expect("a part of one token");
-            self.parts = rate.nanos;
+            let fraction = u128::from(self.fraction) * u128::from(rate.nanos) / u128::from(self.denominator);
+            self.fraction = u64::try_from(fraction).expect("a fraction of one token");
+            self.denominator = rate.nanos;
         }
         Ok(())
     }
 
-    /// Puts into the bucket what has become due until `now`.
+    /// Adds the tokens that became due until `now` to the bucket.
     ///
-    /// Those who wait for tokens get them at once, in order. Like the drop of a token, this also works on a closed bucket.
+    /// Waiters get them at once, in order. Like the drop of a token, this also works on a closed bucket.
     pub fn tick(&mut self, bucket: &TokenBucket, now: Duration) -> Tick {
         self.advance(now);
-        let due = usize::try_from(core::mem::take(&mut self.owed)).unwrap_or(usize::MAX);
-        let added = if due == 0 { 0 } else { bucket.combiner().top_up(due) };
-        Tick { added, lost: due - added, next: self.next() }
+        let due = core::mem::take(&mut self.due);
+        let added = if due == 0 { 0 } else { bucket.combiner().top_up(saturate(due)) };
+        Tick { added, lost: saturate(due - added as u128), next: self.due_at(1) }
     }
 
-    /// Adds up what is due until `now`.
+    /// Adds the time until `now` to what is due.
+    #[inline]
     fn advance(&mut self, now: Duration) {
+        let now = now.as_nanos();
         let latest = self.latest.unwrap_or(now);
-        let passed = now.saturating_sub(latest);
+        let passed = u64::try_from(now.saturating_sub(latest)).unwrap_or(u64::MAX);
         self.latest = Some(latest.max(now));
-        if self.rate.tokens > 0 {
-            let passed = u64::try_from(passed.as_nanos()).unwrap_or(u64::MAX);
-            let parts = u128::from(self.part) + u128::from(passed) * self.rate.tokens as u128;
-            // One division of 128 bits.
-            let of = u128::from(self.parts);
-            let whole = parts / of;
-            self.part = u64::try_from(parts - whole * of).expect("less than the parts");
-            self.owed = self.owed.saturating_add(whole);
+        let fraction = u128::from(self.fraction) + u128::from(passed) * self.rate.tokens as u128;
+        // A division of 64 bits is several times as fast as one of 128, and no token is due most of the time.
+        match u64::try_from(fraction) {
+            Ok(fraction) if fraction < self.denominator => self.fraction = fraction,
+            Ok(fraction) => {
+                self.due = self.due.saturating_add(u128::from(fraction / self.denominator));
+                self.fraction = fraction % self.denominator;
+            }
+            Err(_) => self.advance_far(fraction),
         }
     }
 
-    /// When the next token is due, by the clock of the ticks.
-    fn next(&self) -> Option<Duration> {
-        if self.owed > 0 {
-            return self.latest;
-        }
-        let nanos = match self.rate.tokens {
-            0 => return None,
-            tokens => (self.parts - self.part).div_ceil(tokens as u64),
-        };
-        self.latest?.checked_add(Duration::from_nanos(nanos))
+    #[cold]
+    fn advance_far(&mut self, fraction: u128) {
+        let denominator = u128::from(self.denominator);
+        self.due = self.due.saturating_add(fraction / denominator);
+        self.fraction = u64::try_from(fraction % denominator).expect("less than the denominator");
     }
+
+    /// When `count` more tokens will be due, on the clock of the ticks. `None` if never, or later than [`Duration::MAX`].
+    pub(crate) fn due_at(&self, count: u128) -> Option<Duration> {
+        duration(self.latest?.checked_add(self.nanos_to(count)?)?)
+    }
+
+    /// How long after the latest tick `count` more tokens will be due. `None` if that is never, or longer than [`Duration::MAX`].
+    #[cfg(feature = "std")]
+    pub(crate) fn due_in(&self, count: u128) -> Option<Duration> {
+        duration(self.nanos_to(count)?)
+    }
+
+    fn nanos_to(&self, count: u128) -> Option<u128> {
+        let missing = count.saturating_sub(self.due).checked_mul(u128::from(self.denominator))?;
+        match (missing, self.rate.tokens) {
+            (0, _) => Some(0),
+            (_, 0) => None,
+            (missing, tokens) => Some(div_ceil(missing - u128::from(self.fraction), tokens as u64)),
+        }
+    }
+}
+
+fn duration(nanos: u128) -> Option<Duration> {
+    const NANOS_PER_SEC: u128 = 1_000_000_000;
+    if let Ok(nanos) = u64::try_from(nanos) {
+        return Some(Duration::from_nanos(nanos));
+    }
+    let below_a_second = u32::try_from(nanos % NANOS_PER_SEC).expect("less than a second");
+    Some(Duration::new(u64::try_from(nanos / NANOS_PER_SEC).ok()?, below_a_second))
+}
+
+/// By a division of 64 bits if that will do.
+fn div_ceil(n: u128, by: u64) -> u128 {
+    match u64::try_from(n) {
+        Ok(n) => n.div_ceil(by).into(),
+        Err(_) => n.div_ceil(by.into()),
+    }
+}
+
+fn saturate(n: u128) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
 }
 
 #[cfg(feature = "std")]
 impl Refill {
-    /// As [`tick`](Self::tick), by the clock; [`Tick::next`] counts from the first call, so use [`next_at`](Self::next_at).
+    /// Collects the tokens that became due until `now`: what a tick does, for an owner that has a place of its own for them.
+    #[inline]
+    pub(crate) fn collect(&mut self, now: Duration) -> usize {
+        self.advance(now);
+        saturate(core::mem::take(&mut self.due))
+    }
+
+    /// Adds the tokens that became due until now: [`tick`](Self::tick) with the current time.
+    ///
+    /// [`Tick::next`] counts from the first call; use [`next_at`](Self::next_at) instead.
     pub fn tick_now(&mut self, bucket: &TokenBucket) -> Tick {
         let now = self.now();
         self.tick(bucket, now)
     }
 
-    /// As [`set_rate`](Self::set_rate), by the clock.
+    /// Whether tokens become due a microsecond or more apart.
+    #[inline]
+    pub(crate) const fn is_slow(&self) -> bool {
+        self.rate.tokens.saturating_mul(1000) as u64 <= self.rate.nanos
+    }
+
+    /// Changes the rate from now on: [`set_rate`](Self::set_rate) with the current time.
     ///
     /// # Errors
     ///
@@ -249,13 +315,13 @@ impl Refill {
         self.set_rate(now, tokens, per)
     }
 
-    /// When the next token is due: so long the one who calls [`tick_now`](Self::tick_now) can sleep.
+    /// Returns the instant at which the next token is due; the driver may sleep until then.
     ///
-    /// `None` if the rate is 0, before the first `tick_now`, or if no [`Instant`] is so late. It is in the past if
-    /// the last tick is longer ago than that.
+    /// `None` if the rate is 0, before the first `tick_now`, or if the instant cannot be represented. The instant is in the past if
+    /// the token has become due since the last tick.
     #[must_use]
     pub fn next_at(&self) -> Option<Instant> {
-        self.origin?.checked_add(self.next()?)
+        self.origin?.checked_add(self.due_at(1)?)
     }
 
     fn now(&mut self) -> Duration {

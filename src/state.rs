@@ -236,6 +236,12 @@ impl State {
 
     // Transitions of callers that take.
 
+    /// Whether a take of `n` has to wait: there are too few tokens, or they are for the queue.
+    #[inline]
+    pub(crate) const fn lacks(self, n: u32) -> bool {
+        !self.has(CLOSED) && (self.has(NO_BARGING) || !self.has_available(n))
+    }
+
     /// As [`take`](Self::take), if no releaser has to hear of it.
     #[inline]
     pub(crate) const fn take_fast(self, n: u32) -> Option<Self> {
@@ -316,12 +322,15 @@ impl State {
         Ok(Self::pack(capacity, available, self.0 & FLAGS))
     }
 
-    /// `capacity + n ≤ max → capacity + n`; the new tokens are the caller's.
+    /// `capacity + n ≤ max, capacity + n − available ≤ max → capacity + n`; the new tokens are the caller's.
+    ///
+    /// With a deficit, more tokens are held than the capacity: a later shrink must be able to ask them all back (S1).
     pub(crate) const fn grow_and_take(self, n: usize, max: u32) -> Result<Self, Refused> {
         if self.has(CLOSED) {
             return Err(Refused::Closed);
         }
-        if n as u64 > (max - self.capacity()) as u64 {
+        let deficit = if self.available() < 0 { -self.available() } else { 0 };
+        if n as u64 > (max as i64 - self.capacity() as i64 - deficit) as u64 {
             return Err(Refused::ExceedsMax);
         }
         Ok(Self::pack(self.capacity() + n as u32, self.available(), self.0 & FLAGS))
@@ -358,6 +367,16 @@ impl State {
     }
 
     // Transitions of waiters.
+
+    /// As [`retry`](Self::retry), if no releaser has to hear of it.
+    #[inline]
+    pub(crate) const fn retry_fast(self, min: u32, up_to: u32) -> Option<(Self, u32)> {
+        if self.has(CLOSED | NO_BARGING | HAS_RELEASERS) || !self.has_available(min) {
+            return None;
+        }
+        let n = self.at_most(up_to);
+        Some((Self((self.0 - n as u64 * ONE_TOKEN) & !BYPASSED), n))
+    }
 
     /// As [`take`](Self::take), for a waiter that was woken: it is no newcomer, and when it is gone the next waiter has lost nothing yet.
     pub(crate) const fn retry(self, min: u32, up_to: u32) -> Result<(Self, u32), Refused> {
@@ -424,6 +443,12 @@ impl State {
     #[inline]
     pub(crate) const fn is_summarized_by(self, summary: Summary) -> bool {
         self.0 & SUMMARY == summary.0
+    }
+
+    /// As [`is_summarized_by`](Self::is_summarized_by), or HAS_WAITERS is set without need.
+    #[inline]
+    pub(crate) const fn covers(self, summary: Summary) -> bool {
+        (self.0 ^ summary.0) & SUMMARY & !(self.0 & HAS_WAITERS) == 0
     }
 
     /// `→ summary`, unless the word has changed in favour of a waiter since it was `seen`.

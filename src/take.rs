@@ -10,7 +10,7 @@ use core::task::{Context, Poll, ready};
 use futures_core::future::FusedFuture;
 
 use crate::combiner::{Combiner, ReturnOnUnwind};
-use crate::state::{Kind, MAX_CAPACITY, Refused};
+use crate::state::{Kind, MAX_CAPACITY, Refused, State};
 use crate::sync::coop;
 use crate::token::{Handle, TokenGuard};
 use crate::waiter::{Registration, Waiter, WakeList};
@@ -98,6 +98,7 @@ impl Request {
             (_, 0) if combiner.state().is_closed() => Err(Refused::Closed),
             (_, 0) => Ok(0),
             (min, _) if min > combiner.max() => Err(Refused::ExceedsMax),
+            (min, up_to) if min == up_to => combiner.try_take(min).map(|()| min as usize),
             (min, up_to) => combiner.try_take_up_to(min, up_to).map(|taken| taken as usize),
         }
     }
@@ -223,37 +224,41 @@ impl<H: Handle> TakeFuture<H> {
         })
     }
 
-    /// The poll of a request that cannot be served by one plain step.
+    /// The poll of a request that cannot be served by one plain step; `seen` is the word in which that failed, if it was tried.
     #[cold]
     #[track_caller]
-    fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<Result<TokenGuard<H>, TakeError>> {
-        match (&self.stage, &self.handle) {
-            // Else the plain step was tried; if it was refused for another reason than too few tokens, the queue tells.
-            (Stage::Fresh, Some(handle)) if !self.request.is_plain(handle.to_bucket().combiner().max()) => match self.take_now() {
+    fn poll_slow(&mut self, cx: &mut Context<'_>, seen: Option<State>) -> Poll<Result<TokenGuard<H>, TakeError>> {
+        match &self.stage {
+            Stage::Fresh if seen.is_some_and(|seen| seen.lacks(self.request.min)) => self.join_queue(cx),
+            // Closed, or there are tokens: a waiter that found that out in the queue would wake itself.
+            Stage::Fresh => match self.take_now() {
                 Some(result) => Poll::Ready(result),
                 None => self.join_queue(cx),
             },
-            (Stage::Fresh, _) => self.join_queue(cx),
-            (Stage::Queued(registration), _) => match registration.waiter.granted() {
+            Stage::Queued(registration) => match registration.waiter.granted() {
                 Some(count) => {
                     self.stage.finish(Stage::Done);
                     Poll::Ready(Ok(self.guard(count as usize)))
                 }
                 None => self.poll_queued(cx, false),
             },
-            (Stage::Done, _) => panic!("`Take` polled after it completed"),
+            Stage::Done => panic!("`Take` polled after it completed"),
         }
     }
 
     /// If this is new and plain, takes the tokens if they are there.
     #[inline]
-    fn take_fast(&self) -> bool {
+    fn take_fast(&self) -> Result<(), Option<State>> {
         match (&self.stage, &self.handle) {
             (Stage::Fresh, Some(handle)) => {
                 let combiner = handle.to_bucket().combiner();
-                self.request.is_plain(combiner.max()) && combiner.try_take_fast(self.request.min)
+                if self.request.is_plain(combiner.max()) {
+                    combiner.try_take_fast(self.request.min).map_err(Some)
+                } else {
+                    Err(None)
+                }
             }
-            _ => false,
+            _ => Err(None),
         }
     }
 }
@@ -269,11 +274,13 @@ impl<H: Handle> Future for TakeFuture<H> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let budget = ready!(coop::poll_proceed(cx));
-        if this.take_fast() {
-            budget.spend();
-            return Poll::Ready(Ok(this.guard(this.request.count)));
-        }
-        let polled = this.poll_slow(cx);
+        let polled = match this.take_fast() {
+            Ok(()) => {
+                budget.spend();
+                return Poll::Ready(Ok(this.guard(this.request.count)));
+            }
+            Err(seen) => this.poll_slow(cx, seen),
+        };
         if polled.is_ready() {
             budget.spend();
         }

@@ -156,14 +156,14 @@ fn debug_shows_the_numbers() {
         "Snapshot { capacity: 1, max_capacity: 10, available: 0, outstanding: 3, deficit: 2, closed: false }"
     );
     assert_eq!(format!("{token:?}"), "Token { count: 2, .. }");
-    assert_eq!(format!("{owned:?}"), "OwnedToken { count: 1, .. }");
+    assert_eq!(format!("{owned:?}"), "Token { count: 1, .. }");
     assert_eq!(format!("{take:?}"), "Take { count: 4, stage: waiting, .. }");
-    assert_eq!(format!("{take_owned:?}"), "TakeOwned { count: 1, stage: waiting, .. }");
+    assert_eq!(format!("{take_owned:?}"), "Take { count: 1, stage: waiting, .. }");
     assert_eq!(format!("{release:?}"), "Release { stage: new, .. }");
 
     bucket.close_with("the end");
     assert!(poll_with(&mut take_owned, Waker::noop()).is_ready());
-    assert_eq!(format!("{take_owned:?}"), "TakeOwned { count: 1, stage: done, .. }");
+    assert_eq!(format!("{take_owned:?}"), "Take { count: 1, stage: done, .. }");
     let closed = format!("{:?}", bucket.try_take().unwrap_err());
     assert!(closed.contains("Closed") && closed.contains("the end"), "{closed}");
 }

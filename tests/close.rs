@@ -7,7 +7,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
-use std::task::{Wake, Waker};
+use std::task::{Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ both! {
     blocked_threads_are_woken,
     of_many_threads_one_closes_and_gives_the_cause,
     nobody_hangs_who_takes_while_another_closes,
+    a_waiter_that_comes_between_a_return_and_the_close_is_told,
+    a_close_tells_all_who_were_woken_and_have_not_answered,
     b18_a_waker_may_call_the_bucket_when_it_is_woken,
     b18_a_waker_may_call_the_bucket_when_it_is_dropped,
     b18_a_waker_may_drop_another_waiter,
@@ -143,16 +145,17 @@ fn releasers_are_woken_and_told_the_cause(fairness: Fairness) {
 
 fn takers_and_releasers_are_woken_at_once(fairness: Fairness) {
     let bucket = bucket(fairness, MAX);
-    let mut called = waiting(bucket.release());
-    let mut uncalled = waiting(bucket.release());
+    let mut first = waiting(bucket.release());
+    let mut second = waiting(bucket.release());
     let tokens = bucket.try_take_many(MAX).unwrap();
     let mut take = waiting(bucket.take());
-    assert_eq!([called.wakes(), uncalled.wakes(), take.wakes()], [1, 0, 0]);
+    // There is room for both.
+    assert_eq!([first.wakes(), second.wakes(), take.wakes()], [1, 1, 0]);
 
     bucket.close();
-    assert_eq!([called.wakes(), uncalled.wakes(), take.wakes()], [1, 1, 1]);
-    assert!(matches!(called.done(), Err(ReleaseError::Closed(_))), "it had been called, but there is no room in a closed bucket");
-    assert!(matches!(uncalled.done(), Err(ReleaseError::Closed(_))));
+    assert_eq!([first.wakes(), second.wakes(), take.wakes()], [1, 1, 1]);
+    assert!(matches!(first.done(), Err(ReleaseError::Closed(_))), "a closed bucket takes no release, although it had been woken");
+    assert!(matches!(second.done(), Err(ReleaseError::Closed(_))));
     closed(take.done());
     drop(tokens);
     assert_eq!(numbers(&bucket), [MAX, 0, 0, 0]);
@@ -439,6 +442,76 @@ fn nobody_hangs_who_takes_while_another_closes(fairness: Fairness) {
             assert_eq!(numbers(&bucket), [2, 0, 0, 0]);
         }
     });
+}
+
+/// The owner of the queue is about to grant the token that has just come back, and finds the bucket closed instead.
+fn a_waiter_that_comes_between_a_return_and_the_close_is_told(fairness: Fairness) {
+    in_time(move || {
+        const ROUNDS: usize = 5_000;
+        let buckets: Vec<_> = (0..ROUNDS).map(|_| bucket(fairness, 1)).collect();
+        let round = AtomicUsize::new(0);
+        // No barrier: it would take longer than what is to happen at once.
+        let reach = |n| {
+            let mut spins = 0;
+            while round.load(Ordering::SeqCst) < n {
+                spins += 1;
+                if spins % 1000 == 0 {
+                    thread::yield_now();
+                }
+                std::hint::spin_loop();
+            }
+        };
+        let delay = |spins| (0..spins).for_each(|_| std::hint::spin_loop());
+        let mut asleep = 0;
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for (i, bucket) in buckets.iter().enumerate() {
+                    let token = bucket.try_take().unwrap();
+                    round.fetch_add(1, Ordering::SeqCst);
+                    reach(3 * i + 2);
+                    delay(i % 101);
+                    drop(token);
+                    bucket.close();
+                    round.fetch_add(1, Ordering::SeqCst);
+                    reach(3 * i + 3);
+                }
+            });
+            for (i, bucket) in buckets.iter().enumerate() {
+                let mut take = task(bucket.take());
+                reach(3 * i + 1);
+                round.fetch_add(1, Ordering::SeqCst);
+                delay(i % 37);
+                let polled = take.poll();
+                reach(3 * i + 3);
+                match polled {
+                    Poll::Ready(result) => drop(result),
+                    Poll::Pending if take.is_woken() => drop(take.done()),
+                    Poll::Pending => asleep += 1,
+                }
+                drop(take);
+                assert_eq!(numbers(bucket), [1, 0, 0, 0]);
+            }
+        });
+        assert_eq!(asleep, 0, "waiters that sleep in a closed bucket");
+    });
+}
+
+/// A waiter that was woken to try for itself is queued until it answers; the close ends that.
+fn a_close_tells_all_who_were_woken_and_have_not_answered(fairness: Fairness) {
+    let bucket = bucket(fairness, 2);
+    let held = bucket.try_take_many(2).unwrap();
+    let mut takes = [waiting(bucket.take()), waiting(bucket.take()), waiting(bucket.take())];
+    drop(held);
+    let granted = if fairness == Fairness::Fifo { 2 } else { 0 };
+    assert_eq!(takes.each_ref().map(Task::wakes), [1, 1, 0]);
+    assert_eq!(bucket.waiting(), 3 - granted);
+    bucket.close();
+    assert_eq!(takes.each_ref().map(Task::wakes), [1, 1, 1]);
+    assert_eq!(bucket.waiting(), 0, "no waiter is queued in a closed bucket");
+    for (i, take) in takes.iter_mut().enumerate() {
+        assert_eq!(take.done().is_ok(), i < granted);
+    }
+    assert_eq!(numbers(&bucket), [2, 0, 0, 0]);
 }
 
 /// Calls a function once, when it is woken or when it is dropped.

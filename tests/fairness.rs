@@ -1,7 +1,7 @@
 //! The order in which waiters are served, who may pass them, and who is woken when.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 
@@ -21,20 +21,17 @@ both! {
     b30_waiters_are_woken_once_however_many_there_are,
 }
 
-/// The most calls that a waiter of a barging bucket may lose, as documented at [`Fairness::Barging`].
-const STRIKES: usize = 16;
-/// The returns after which the next waiter is called if one that was called does not run, as documented there.
-const PATIENCE: usize = 256;
+/// After how many losses newcomers are shut out, as documented at [`Fairness::Barging`].
+const LOSSES: usize = 16;
 
 fn wakes<F: Future + Unpin>(takes: &[Task<F>]) -> Vec<usize> {
     takes.iter().map(Task::wakes).collect()
 }
 
-/// Takes tokens past a waiter that cannot use them, until that is not possible any more. Says how often it was.
-fn until_shut(bucket: &TokenBucket) -> usize {
-    let passed = (0..=STRIKES).take_while(|_| bucket.try_take().is_ok()).count();
-    assert!(passed <= STRIKES, "not shut");
-    passed
+/// Takes a token ahead of the queue and returns it, until newcomers are shut out: after exactly 16 times.
+#[track_caller]
+fn until_shut(bucket: &TokenBucket) {
+    assert_eq!((0..=LOSSES).take_while(|_| bucket.try_take().is_ok()).count(), LOSSES);
 }
 
 // Both ways.
@@ -133,14 +130,9 @@ fn b9_two_returns_before_any_poll_let_two_waiters_on(fairness: Fairness) {
     drop(held.0);
     assert_eq!(wakes(&takes), [1, 0, 0]);
     drop(held.1);
-    if fairness == Fairness::Fifo {
-        assert_eq!(wakes(&takes), [1, 1, 0]);
-        assert_eq!(numbers(&bucket), [0, 2, 0, 1]);
-    } else {
-        // The first one calls the second when it runs.
-        assert_eq!(wakes(&takes), [1, 0, 0]);
-        assert_eq!(numbers(&bucket), [2, 0, 0, 3]);
-    }
+    assert_eq!(wakes(&takes), [1, 1, 0]);
+    let granted = if fairness == Fairness::Fifo { 2 } else { 0 };
+    assert_eq!(numbers(&bucket), [2 - granted, granted, 0, 3 - granted]);
     let first = takes[0].done().unwrap();
     assert_eq!(wakes(&takes), [1, 1, 0]);
     let second = takes[1].done().unwrap();
@@ -378,7 +370,7 @@ fn barging_newcomers_pass_those_who_wait() {
 }
 
 #[test]
-fn barging_called_waiters_that_lose_keep_their_place() {
+fn barging_woken_waiters_that_lose_keep_their_place() {
     let bucket = bucket(Fairness::Barging, 1);
     let held = bucket.try_take().unwrap();
     let mut takes = [waiting(bucket.take()), waiting(bucket.take())];
@@ -400,23 +392,92 @@ fn barging_called_waiters_that_lose_keep_their_place() {
 }
 
 #[test]
-fn barging_waiters_call_one_another() {
+fn barging_wakes_as_many_as_there_are_tokens_for() {
     let bucket = bucket(Fairness::Barging, 3);
     let held = bucket.try_take_many(3).unwrap();
     let mut takes: Vec<_> = (0..4).map(|_| waiting(bucket.take())).collect();
     drop(held);
-    let mut tokens = Vec::new();
-    for i in 0..3 {
-        assert_eq!(wakes(&takes), (0..4).map(|n| usize::from(n <= i)).collect::<Vec<_>>());
-        tokens.push(takes[i].done().unwrap());
-        assert_eq!(numbers(&bucket), [2 - i, 1 + i, 0, 3 - i]);
-    }
-    // There is none for the last one.
     assert_eq!(wakes(&takes), [1, 1, 1, 0]);
+    assert_eq!(numbers(&bucket), [3, 0, 0, 4]);
+    let mut tokens = Vec::new();
+    for (taken, i) in [1, 0, 2].into_iter().enumerate() {
+        tokens.push(takes[i].done().unwrap());
+        assert_eq!(numbers(&bucket), [2 - taken, 1 + taken, 0, 3 - taken]);
+        assert_eq!(wakes(&takes), [1, 1, 1, 0]);
+    }
     tokens.clear();
     assert_eq!(wakes(&takes), [1; 4]);
     drop(takes[3].done().unwrap());
     assert_eq!(numbers(&bucket), [3, 0, 0, 0]);
+}
+
+/// The tokens that a woken waiter claims are not for those behind it; the rest is.
+#[test]
+fn barging_counts_what_woken_waiters_claim() {
+    let bucket = bucket(Fairness::Barging, 10);
+    let mut held = bucket.try_take_many(10).unwrap();
+    let mut takes: Vec<_> = [3, 2, 4, 1].into_iter().map(|n| waiting(bucket.take_many(n))).collect();
+    drop(held.split(4));
+    assert_eq!(wakes(&takes), [1, 0, 0, 0], "1 is left of 4");
+    drop(held.split(1));
+    assert_eq!(wakes(&takes), [1, 1, 0, 0], "2 are left of 5");
+    drop(held.split(3));
+    assert_eq!(wakes(&takes), [1, 1, 0, 0], "3 are left of 8, and the next one wants 4");
+    // A waiter that leaves claims no more.
+    drop(takes.remove(1));
+    assert_eq!(wakes(&takes), [1, 1, 1], "5 are left");
+    // Nor does one that finds too few tokens, which it wants to be woken for again.
+    let barged = bucket.try_take_many(6).unwrap();
+    takes[0].waits();
+    takes[1].waits();
+    assert_eq!(numbers(&bucket), [2, 8, 0, 3]);
+    assert_eq!(wakes(&takes), [1, 1, 1]);
+    drop(barged);
+    assert_eq!(wakes(&takes), [2, 2, 1]);
+    drop(held);
+    for take in takes.iter_mut().rev() {
+        drop(take.done().unwrap());
+    }
+    assert_eq!(numbers(&bucket), [10, 0, 0, 0]);
+}
+
+/// Elsewhere one waiter in 256 was woken if those before it did not run.
+#[test]
+fn barging_lets_no_token_lie_while_a_waiter_sleeps() {
+    let bucket = TokenBucket::with_capacity(205).with_fairness(Fairness::Barging);
+    let mut held = bucket.try_take_many(205).unwrap();
+    let mut takes: Vec<_> = (0..51).map(|_| waiting(bucket.take_many(4))).collect();
+    while held.count() > 0 {
+        drop(held.split(1));
+        let due = bucket.available() / 4;
+        assert_eq!(takes.iter().map(Task::wakes).sum::<usize>(), due.min(51));
+        assert!(takes[..due.min(51)].iter().all(Task::is_woken), "in order");
+    }
+    // They run in any order.
+    let tokens: Vec<_> = takes.iter_mut().rev().map(|take| take.done().unwrap()).collect();
+    assert_eq!(numbers(&bucket), [1, 204, 0, 0]);
+    drop((tokens, held));
+}
+
+#[test]
+fn barging_waiters_that_were_not_woken_take_nothing() {
+    let bucket = bucket(Fairness::Barging, 2);
+    let mut held = bucket.try_take_many(2).unwrap();
+    let mut takes = [waiting(bucket.take_many(2)), waiting(bucket.take())];
+    drop(held.split(1));
+    assert_eq!(wakes(&takes), [0, 0]);
+    for take in &mut takes {
+        take.waits();
+    }
+    assert_eq!(numbers(&bucket), [1, 1, 0, 2]);
+    // A newcomer may, but it has no place in the queue to keep.
+    drop(bucket.try_take().unwrap());
+    drop(held);
+    assert_eq!(wakes(&takes), [1, 0]);
+    takes[1].waits();
+    drop(takes[0].done().unwrap());
+    drop(takes[1].done().unwrap());
+    assert_eq!(numbers(&bucket), [2, 0, 0, 0]);
 }
 
 #[test]
@@ -425,7 +486,7 @@ fn barging_starvation_ends_after_16_losses() {
     let mut barged = bucket.try_take().unwrap();
     let mut first = waiting(bucket.take());
     let mut second = waiting(bucket.take());
-    for losses in 1..=STRIKES {
+    for losses in 1..=LOSSES {
         drop(barged);
         assert_eq!(first.wakes(), losses);
         barged = bucket.try_take().unwrap_or_else(|_| panic!("shut after {} losses", losses - 1));
@@ -433,7 +494,7 @@ fn barging_starvation_ends_after_16_losses() {
     }
     drop(barged);
     // Now it is served like the first in an orderly line: nobody can pass.
-    assert_eq!((first.wakes(), second.wakes()), (STRIKES + 1, 0));
+    assert_eq!((first.wakes(), second.wakes()), (LOSSES + 1, 0));
     assert_eq!(numbers(&bucket), [0, 1, 0, 1]);
     assert!(matches!(bucket.try_take(), Err(TryTakeError::Empty)));
     let token = first.done().unwrap();
@@ -451,8 +512,7 @@ fn barging_newcomers_cannot_starve_a_request_for_many() {
     let held = bucket.try_take_many(2).unwrap();
     let mut large = waiting(bucket.take_many(3));
     assert_eq!(numbers(&bucket), [1, 2, 0, 1]);
-    // It was passed over once when it came.
-    assert_eq!(until_shut(&bucket), STRIKES - 1);
+    until_shut(&bucket);
     assert_eq!(large.wakes(), 0);
     // Shut, although there is a token; a newcomer lines up.
     assert_eq!(numbers(&bucket), [1, 2, 0, 1]);
@@ -470,9 +530,9 @@ fn barging_newcomers_cannot_starve_a_request_for_many() {
     assert_eq!(numbers(&bucket), [3, 0, 0, 0]);
 }
 
-/// Who has got its tokens hears of it before another is called to try.
+/// Who has got its tokens hears of it before another is woken to try.
 #[test]
-fn barging_serves_the_starved_one_before_it_calls_the_next() {
+fn barging_serves_the_starving_waiter_before_it_wakes_the_next() {
     struct Named(char, Arc<Mutex<String>>);
     impl Wake for Named {
         fn wake(self: Arc<Self>) {
@@ -529,62 +589,94 @@ fn barging_is_open_again_when_a_starved_waiter_steps_aside() {
     drop(large.done().unwrap());
 }
 
+/// Also if it was woken, and does not run.
 #[test]
-fn barging_calls_the_next_if_the_one_that_was_called_does_not_run() {
+fn barging_grants_the_head_its_tokens_after_16_losses() {
     let bucket = bucket(Fairness::Barging, 2);
     let held = bucket.try_take_many(2).unwrap();
     let mut takes: Vec<_> = (0..3).map(|_| waiting(bucket.take())).collect();
     drop(held);
-    assert_eq!(wakes(&takes), [1, 0, 0]);
-    for _ in 0..PATIENCE {
-        assert_eq!(wakes(&takes), [1, 0, 0]);
-        drop(bucket.try_take().unwrap());
-    }
-    drop(bucket.try_take().unwrap());
     assert_eq!(wakes(&takes), [1, 1, 0]);
-    // The first one is still there, and may go on as well.
-    let second = takes[1].done().unwrap();
-    let first = takes[0].done().unwrap();
+    for granted in 0..2 {
+        for _ in 0..LOSSES {
+            assert_eq!(numbers(&bucket), [2 - granted, granted, 0, 3 - granted]);
+            drop(bucket.try_take().unwrap());
+        }
+        assert_eq!(numbers(&bucket), [1 - granted, 1 + granted, 0, 2 - granted]);
+        assert_eq!(wakes(&takes), [1, 1, 0]);
+    }
+    // The head and the second have theirs, and have not run.
+    assert!(matches!(bucket.try_take(), Err(TryTakeError::Empty)));
+    let tokens = [takes[1].done().unwrap(), takes[0].done().unwrap()];
     assert_eq!(numbers(&bucket), [0, 2, 0, 1]);
-    drop((first, second));
+    assert_eq!(wakes(&takes), [1, 1, 0]);
+    drop(tokens);
     assert_eq!(wakes(&takes), [1, 1, 1]);
     drop(takes[2].done().unwrap());
     assert_eq!(numbers(&bucket), [2, 0, 0, 0]);
 }
 
+/// A return or growth is a loss only if a newcomer took tokens since the one before, however many did.
+#[test]
+fn barging_counts_a_loss_for_each_return_after_a_newcomer() {
+    let bucket = bucket(Fairness::Barging, 4);
+    let mut held = bucket.try_take_many(2).unwrap();
+    let mut large = waiting(bucket.take_many(4));
+    for losses in 1..=LOSSES {
+        // None is counted for a return by itself.
+        bucket.set_capacity(3).unwrap();
+        bucket.set_capacity(4).unwrap();
+        let barged = [bucket.try_take().unwrap(), bucket.try_take().unwrap()];
+        if losses % 2 == 0 {
+            drop(barged);
+        } else {
+            // A growth counts as well. (What it brings goes with the next shrink.)
+            bucket.set_capacity(5).unwrap();
+            barged.into_iter().for_each(Token::forget);
+            bucket.set_capacity(4).unwrap();
+            bucket.refill(2);
+        }
+        assert_eq!(numbers(&bucket), [2, 2, 0, 1]);
+    }
+    assert!(matches!(bucket.try_take(), Err(TryTakeError::Empty)), "shut");
+    drop(held.split(1));
+    assert_eq!(large.wakes(), 0);
+    drop(held);
+    drop(large.done().unwrap());
+    assert_eq!(numbers(&bucket), [4, 0, 0, 0]);
+}
+
 #[test]
 fn barging_late_ones_that_lose_keep_their_order() {
-    let bucket = bucket(Fairness::Barging, 1);
-    let held = bucket.try_take().unwrap();
+    let bucket = bucket(Fairness::Barging, 3);
+    let held = bucket.try_take_many(3).unwrap();
     let mut takes: Vec<_> = (0..4).map(|_| waiting(bucket.take())).collect();
     drop(held);
-    for _ in 0..3 * PATIENCE {
-        drop(bucket.try_take().unwrap());
-    }
     assert_eq!(wakes(&takes), [1, 1, 1, 0]);
-    let mut barged = bucket.try_take().unwrap();
+    let mut barged = bucket.try_take_many(3).unwrap();
     for i in [1, 2, 0] {
         takes[i].waits();
     }
     assert_eq!(wakes(&takes), [1, 1, 1, 0]);
+    let mut token = barged.split(1).unwrap();
     for i in 0..4 {
-        drop(barged);
+        drop(token);
         assert_eq!(wakes(&takes), (0..4).map(|n| usize::from(n <= i) + usize::from(n < 3)).collect::<Vec<_>>());
-        barged = takes[i].done().unwrap();
+        token = takes[i].done().unwrap();
     }
-    drop(barged);
-    assert_eq!(numbers(&bucket), [1, 0, 0, 0]);
+    drop((token, barged));
+    assert_eq!(numbers(&bucket), [3, 0, 0, 0]);
 }
 
 #[test]
-fn barging_a_called_request_that_a_shrink_has_made_impossible_lets_the_next_one_on() {
+fn barging_a_woken_request_that_a_shrink_has_made_impossible_lets_the_next_one_on() {
     let bucket = bucket(Fairness::Barging, 3);
     let held = bucket.try_take_many(3).unwrap();
     let mut large = waiting(bucket.take_many(3));
     let mut small = waiting(bucket.take());
     drop(held);
     bucket.set_capacity(2).unwrap();
-    assert_eq!((large.wakes(), small.wakes()), (1, 0));
+    assert_eq!((large.wakes(), small.wakes()), (1, 1));
     assert_eq!(numbers(&bucket), [2, 0, 0, 2]);
     large.waits();
     assert_eq!((large.wakes(), small.wakes()), (1, 1));
@@ -611,4 +703,108 @@ fn barging_late_ones_keep_their_order_when_they_step_aside() {
     bucket.set_capacity(4).unwrap(); // 3 available
     assert!(second.is_woken() && !third.is_woken());
     second.done().unwrap().forget();
+}
+
+// Threads.
+
+/// Lets newcomers take and return one token at a time until `is_served`, and counts how often they took one.
+fn hammer(bucket: &TokenBucket, threads: usize, is_served: impl Fn() -> bool + Sync) -> usize {
+    let taken = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while !is_served() {
+                    if bucket.try_take().is_ok() {
+                        taken.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+            });
+        }
+    });
+    taken.into_inner()
+}
+
+/// The bucket has one token, so each take is one loss of the head.
+#[test]
+fn barging_newcomers_of_many_threads_bypass_a_waiter_16_times() {
+    in_time(|| {
+        for round in 0..300 {
+            let bucket = bucket(Fairness::Barging, 1);
+            let held = bucket.try_take().unwrap();
+            let mut head = waiting(bucket.take());
+            let mut second = waiting(bucket.take());
+            drop(held);
+            // It was woken, and does not run.
+            let taken = hammer(&bucket, 2 + round % 3, || bucket.waiting() < 2);
+            assert_eq!(taken, LOSSES, "round {round}");
+            assert_eq!(numbers(&bucket), [0, 1, 0, 1]);
+            assert_eq!((head.wakes(), second.wakes()), (1, 0));
+            drop(head.done().unwrap());
+            drop(second.done().unwrap());
+        }
+    });
+}
+
+/// A growth brings back a request that came before the head, and does not run either.
+#[test]
+fn barging_newcomers_of_many_threads_bypass_a_restored_request_16_times() {
+    in_time(|| {
+        for round in 0..300 {
+            let bucket = bucket(Fairness::Barging, 1);
+            let held = bucket.try_take().unwrap();
+            let mut large = waiting(bucket.take_many(2));
+            let mut small = waiting(bucket.take());
+            // One is free, but the large one is first.
+            bucket.set_capacity(2).unwrap();
+            assert_eq!((large.wakes(), small.wakes()), (0, 0));
+            let idle = AtomicUsize::new(0);
+            let taken = hammer(&bucket, 2 + round % 3, || {
+                // It is not served, so they try in vain for a while.
+                bucket.available() == 1 && bucket.try_take().is_err() && idle.fetch_add(1, Ordering::SeqCst) > 2000
+            });
+            assert!(taken <= LOSSES, "{taken} in round {round}");
+            assert!(bucket.try_take().is_err(), "shut");
+            assert_eq!(numbers(&bucket), [1, 1, 0, 2]);
+            drop(held);
+            assert_eq!((large.wakes(), small.wakes()), (1, 0));
+            drop(large.done().unwrap());
+            drop(small.done().unwrap());
+            assert_eq!(numbers(&bucket), [2, 0, 0, 0]);
+        }
+    });
+}
+
+/// The head was woken and is late, the second wants more. A return and a shrink at the same time let only one of them proceed.
+#[test]
+fn barging_a_late_head_does_not_end_up_behind_the_second() {
+    in_time(|| {
+        for round in 0..2_000 {
+            let bucket = bucket(Fairness::Barging, 3);
+            let mut held = bucket.try_take_many(3).unwrap();
+            let mut head = waiting(bucket.take());
+            let mut second = waiting(bucket.take_many(2));
+            drop(held.split(1));
+            assert_eq!((head.wakes(), second.wakes()), (1, 0));
+            for _ in 0..round % LOSSES {
+                drop(bucket.try_take().unwrap());
+            }
+            let barged = bucket.try_take().unwrap();
+            let barrier = Barrier::new(2);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    barrier.wait();
+                    (0..round % 61).for_each(|_| std::hint::spin_loop());
+                    bucket.set_capacity(2).unwrap();
+                });
+                barrier.wait();
+                drop(held);
+            });
+            assert_eq!(second.wakes(), 0, "round {round}");
+            let token = head.done().unwrap();
+            assert_eq!(second.wakes(), 0);
+            drop((token, barged));
+            drop(second.done().unwrap());
+            assert_eq!(numbers(&bucket), [2, 0, 0, 0]);
+        }
+    });
 }

@@ -200,20 +200,44 @@ fn a_leap_of_years_is_no_more_than_time() {
 #[test]
 fn numbers_beyond_all_bounds_saturate() {
     for (tokens, per) in [(usize::MAX, Duration::from_nanos(1)), (usize::MAX, SECOND), (1, Duration::from_nanos(1))] {
+        let lost_of = |nanos: u128| {
+            let due = nanos.saturating_mul(tokens as u128) / per.as_nanos();
+            usize::try_from(due - TokenBucket::MAX_CAPACITY as u128).unwrap_or(usize::MAX)
+        };
         let (mut refill, bucket) = (started(tokens, per), empty());
         let tick = refill.tick(&bucket, Duration::MAX);
-        let most = u128::from(u64::MAX) * tokens as u128 / per.as_nanos();
         assert_eq!(tick.added, TokenBucket::MAX_CAPACITY);
-        assert_eq!(tick.lost, usize::try_from(most).unwrap_or(usize::MAX) - TokenBucket::MAX_CAPACITY);
+        assert_eq!(tick.lost, lost_of(u64::MAX.into()));
         assert_eq!(tick.next, None);
-        // Also if it is owed for one leap after the other.
+        // Tokens of one leap after the other add up.
         let (mut refill, bucket) = (started(tokens, per), empty());
         for now in [Refill::MAX_PERIOD, Refill::MAX_PERIOD + Duration::from_nanos(3)] {
             refill.set_rate(now, tokens, per).unwrap();
         }
         let tick = refill.tick(&bucket, Duration::ZERO);
-        assert_eq!(tick.lost, usize::MAX - TokenBucket::MAX_CAPACITY);
+        assert_eq!(tick.lost, lost_of(u128::from(u64::MAX) + 3));
     }
+}
+
+/// `usize::MAX` stands for "more than can be told": it used to be less by the tokens that were added.
+#[test]
+fn lost_is_the_largest_number_where_more_are_lost() {
+    let bucket = TokenBucket::new(5, 5).unwrap();
+    bucket.try_take_many(5).unwrap().forget();
+    let mut refill = started(usize::MAX, Duration::from_nanos(1));
+    assert_eq!(numbers(refill.tick(&bucket, SECOND)), (5, usize::MAX));
+}
+
+/// A driver sleeps until `next`; without one, as at a rate of 0, it must not panic.
+#[cfg(feature = "std")]
+#[test]
+fn there_is_no_next_at_a_rate_of_0() {
+    let mut refill = Refill::new(5, SECOND).unwrap();
+    refill.tick_now(&empty());
+    assert!(refill.next_at().is_some());
+    refill.set_rate_now(0, SECOND).unwrap();
+    refill.tick_now(&empty());
+    assert_eq!(refill.next_at(), None);
 }
 
 #[test]

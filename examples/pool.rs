@@ -1,0 +1,79 @@
+//! A pool of connections that can be resized while they are in use.
+//!
+//! ```sh
+//! cargo run --example pool
+//! ```
+
+use std::error::Error;
+use std::sync::{Arc, Mutex};
+
+use token_bucket::{SetCapacityError, TakeError, TokenBucket, TokenGuard};
+
+#[derive(Default)]
+struct Connection;
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        println!("a connection is closed");
+    }
+}
+
+struct Pool {
+    limit: TokenBucket,
+    idle: Mutex<Vec<Connection>>,
+}
+
+/// A checked-out connection. Dropped, it goes back to the pool.
+struct Pooled {
+    connection: Option<Connection>,
+    token: Option<TokenGuard<Arc<Pool>>>,
+}
+
+impl AsRef<TokenBucket> for Pool {
+    fn as_ref(&self) -> &TokenBucket {
+        &self.limit
+    }
+}
+
+impl Pool {
+    async fn get(self: &Arc<Self>) -> Result<Pooled, TakeError> {
+        let token = TokenGuard::take(Arc::clone(self), 1).await?;
+        let idle = self.idle.lock().unwrap().pop();
+        Ok(Pooled { connection: Some(idle.unwrap_or_default()), token: Some(token) })
+    }
+
+    /// Never waits. Connections in use stay so; those that are too many are closed when they come back.
+    fn resize(&self, size: usize) -> Result<(), SetCapacityError> {
+        let available = self.limit.set_capacity(size)?.available;
+        let mut idle = self.idle.lock().unwrap();
+        let keep = available.min(idle.len());
+        let _surplus = idle.split_off(keep);
+        drop(idle); // before the surplus: closing may take long
+        Ok(())
+    }
+}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        let Some(token) = self.token.take() else { return };
+        let pool = Arc::clone(token.handle());
+        // First the connection, then the token: the caller who gets the token must find the connection.
+        pool.idle.lock().unwrap().extend(self.connection.take());
+        if token.give_back().retired > 0 {
+            let _surplus = pool.idle.lock().unwrap().pop();
+        }
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let pool = Arc::new(Pool { limit: TokenBucket::with_capacity(3), idle: Mutex::default() });
+    pollster::block_on(async {
+        let (one, two, three) = (pool.get().await?, pool.get().await?, pool.get().await?);
+        pool.resize(1)?;
+        drop((one, two)); // surplus, so they are closed
+        assert_eq!(pool.idle.lock().unwrap().len(), 0);
+        drop(three);
+        assert_eq!(pool.idle.lock().unwrap().len(), 1);
+        Ok(())
+    })
+}

@@ -1,0 +1,41 @@
+//! Sends data at 200 KiB a second: one token is one byte.
+//!
+//! ```sh
+//! cargo run --example shape
+//! ```
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use token_bucket::RateLimiter;
+
+/// A writer that keeps to the rate of a limiter. Several writers may share one.
+struct Shaped<'a, W> {
+    limiter: &'a RateLimiter,
+    writer: W,
+}
+
+impl<W: Write> Write for Shaped<'_, W> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let chunk = &data[..data.len().min(self.limiter.burst())]; // a request above the burst is an error
+        self.limiter.wait(chunk.len()).map_err(io::Error::other)?;
+        self.writer.write_all(chunk)?;
+        Ok(chunk.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let start = Instant::now();
+    let limiter = RateLimiter::new(200 << 10, Duration::from_secs(1), 4 << 10)?;
+    let mut received = Vec::new();
+    Shaped { limiter: &limiter, writer: &mut received }.write_all(&vec![7; 44 << 10])?;
+
+    assert_eq!(received.len(), 44 << 10);
+    assert!(start.elapsed() >= Duration::from_millis(200)); // 4 KiB at once, then 40 KiB at the rate
+    Ok(())
+}

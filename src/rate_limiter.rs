@@ -1,0 +1,598 @@
+//! [`RateLimiter`]: a limit on how many tokens are granted per time, with waiters that sleep for one another.
+
+mod schedule;
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::task::Wake;
+use core::error::Error;
+use core::fmt;
+use core::future::Future;
+use core::panic::AssertUnwindSafe;
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
+use core::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use futures_core::future::FusedFuture;
+
+use crate::error::Cause;
+use crate::sync::Slot;
+use crate::sync::thread::{self, Thread};
+use crate::{Closed, LimitError, NotYet, RateError, Refill, WaitError};
+use schedule::{Outbox, Request, Schedule, Stage, Turn};
+
+/// The longest that a leader sleeps without looking at the time: runtimes differ in what they can represent.
+const MAX_SLEEP: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Limits how many tokens are taken per time; for any runtime, and for threads.
+///
+/// A limiter is a bucket of `burst` tokens that starts full and regains `rate` tokens per `per`, evenly spread, up to `burst`.
+/// **A taken token comes back by time alone**: there is no guard to hold or to forget, and no driver to run.
+///
+/// Use [`try_take`](Self::try_take) to refuse a request, with the time after which to retry; [`take`](Self::take) to wait in async
+/// code; and [`wait`](Self::wait) to block a thread. Rate and burst can be changed at any time, also to 0, which is a pause.
+///
+/// # Waiting
+///
+/// All waiters share one queue, whatever their runtime. No task, thread or timer runs in the background: the waiter at the head of
+/// the queue, the *leader*, sleeps until its tokens are due, with the timer of its own runtime. When it is granted its tokens or
+/// is dropped, the next waiter takes over. Nothing is woken while no one waits.
+///
+/// Every call on the limiter and every poll of a waiter first grants what is due, in order. A leader that is late loses
+/// nothing that the burst has room for.
+///
+/// A timer is rarely exact: tokio's is up to 2 ms late. To make full use of the rate, let the burst be at least what becomes due
+/// in that time.
+///
+/// **Poll or drop what you started.** A leader that is kept without being polled is granted its tokens in the next call on the
+/// limiter by anyone else, and until then, the waiters behind it sleep.
+///
+/// # Exactness
+///
+/// In any time T, at most rate × T tokens (rounded up) plus one burst are granted, whatever is cancelled, late or concurrent. The
+/// fraction of a token that is due carries over, so that the long-run rate is exact.
+///
+/// If the rate changes, "rate × T" is the sum over the rates that were in force. If the burst changes, "one burst" is the largest one
+/// that was in force; see [`set_burst`](Self::set_burst).
+///
+/// The time of a grant is that of the call that made it. A future that has been granted its tokens and is polled later, or a thread that
+/// gets to run later, uses them later. Time is what [`Instant`] measures.
+///
+/// # Fairness
+///
+/// Waiters are granted their tokens in the order in which they were first polled (or first blocked), even if they ask for
+/// different numbers of tokens. No caller, not even `try_take`, can overtake a waiter. The exception are waiters that ask for
+/// more than the burst, which are possible only if the burst was lowered after they came: they are deferred without blocking the
+/// others, and regain their place once the burst is large enough.
+///
+/// # Memory ordering
+///
+/// Every call happens-after the calls that came before it in the (single, total) order in which they locked the limiter.
+///
+/// # Panics
+///
+/// No number panics. If a [`Waker`] panics in a call that wakes it, the other waiters are still woken, and the panic goes on in that call;
+/// tokens that the call was to return come back by time. The limiter stays usable. Wakers and `sleep` functions run without a lock
+/// held, and may call the limiter.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use token_bucket::{NotYet, RateLimiter};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// // 100 a second, at most 5 at once
+/// let limiter = RateLimiter::new(100, Duration::from_secs(1), 5)?;
+///
+/// for _ in 0..10 {
+///     limiter.take(1, tokio::time::sleep).await?; // 5 at once, then one every 10 ms
+/// }
+///
+/// match limiter.try_take(2) {
+///     Ok(()) => println!("granted"),
+///     Err(NotYet::RetryAfter(wait)) => println!("Retry-After: {}", wait.as_secs() + 1),
+///     Err(error) => return Err(error.into()),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Threads wait in the same queue:
+///
+/// ```
+/// # use std::time::{Duration, Instant};
+/// # use token_bucket::RateLimiter;
+/// let limiter = RateLimiter::new(200, Duration::from_secs(1), 1)?;
+/// let start = Instant::now();
+/// std::thread::scope(|scope| {
+///     for _ in 0..4 {
+///         scope.spawn(|| limiter.wait(1));
+///     }
+/// });
+/// assert!(start.elapsed() >= Duration::from_millis(15)); // one at once, then one every 5 ms
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct RateLimiter {
+    origin: Instant,
+    schedule: Mutex<Schedule>,
+}
+
+impl RateLimiter {
+    /// Creates a limiter of `rate` tokens per `per`, evenly spread, and at most `burst` at once. It starts with `burst` tokens.
+    ///
+    /// Any `rate` and any `burst` are accepted. At a rate of 0, no tokens come back; while the burst is 0, none are granted.
+    ///
+    /// # Errors
+    ///
+    /// If `per` is 0 or above [`Refill::MAX_PERIOD`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::{RateError, RateLimiter};
+    /// assert!(RateLimiter::new(64 << 20, Duration::from_secs(1), 1 << 20).is_ok()); // 64 MiB a second
+    /// assert_eq!(RateLimiter::new(10, Duration::ZERO, 1).unwrap_err(), RateError::PeriodIsZero);
+    /// ```
+    pub fn new(rate: usize, per: Duration, burst: usize) -> Result<Self, RateError> {
+        let schedule = Schedule::new(Refill::new(rate, per)?, burst);
+        Ok(Self { origin: Instant::now(), schedule: Mutex::new(schedule) })
+    }
+
+    /// Takes `n` tokens if they are available and no waiter comes first. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// [`NotYet::RetryAfter`] tells when the tokens will be available, after those for all waiters in the queue, if nothing else
+    /// changes. [`NotYet::Paused`] if that cannot be told, as the rate or the burst is 0. [`NotYet::ExceedsBurst`]
+    /// and [`NotYet::Closed`]. Nothing is taken then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::{NotYet, RateLimiter};
+    /// let limiter = RateLimiter::new(1, Duration::from_secs(60), 1)?;
+    /// limiter.try_take(1)?;
+    /// let wait = limiter.try_take(1).unwrap_err().retry_after().expect("it is neither paused nor closed");
+    /// assert!(wait <= Duration::from_secs(60));
+    /// assert!(matches!(limiter.try_take(2), Err(NotYet::ExceedsBurst { requested: 2, burst: 1 })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn try_take(&self, n: usize) -> Result<(), NotYet> {
+        let now = Instant::now();
+        let mut schedule = self.lock_and_tick(now);
+        if schedule.take(n) { Ok(()) } else { self.try_take_slow(schedule, n, now) }
+    }
+
+    #[cold]
+    fn try_take_slow(&self, mut schedule: MutexGuard<'_, Schedule>, n: usize, now: Instant) -> Result<(), NotYet> {
+        let now = now.saturating_duration_since(self.origin);
+        if schedule.waiting() == 0 {
+            schedule.tick(now);
+            return schedule.try_take(n);
+        }
+        drop(schedule);
+        self.with(now, |schedule, _| schedule.try_take(n))
+    }
+
+    /// Takes `n` tokens, and waits for them in the queue if need be. `sleep` is the timer of the runtime: `tokio::time::sleep`,
+    /// `smol::Timer::after`, or any other function that returns a future which is ready after the given time.
+    ///
+    /// The future calls `sleep` only while it is the leader. A sleep may end early or late: the future then sleeps again, or is granted
+    /// what has become due.
+    ///
+    /// # Errors
+    ///
+    /// The future is ready with [`LimitError::ExceedsBurst`] at once if `n` is above the burst, unless that is 0, and with
+    /// [`LimitError::Closed`] as soon as the limiter is closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up its place in the queue, and tokens that it has just been granted go to the next waiters. (Not if
+    /// the bucket has become full since: then they have come back by time.) So use the runtime's own timeout:
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::RateLimiter;
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+    /// let limiter = RateLimiter::new(1, Duration::from_secs(3600), 1)?;
+    /// limiter.take(1, tokio::time::sleep).await?;
+    ///
+    /// let patience = Duration::from_millis(10);
+    /// let second = tokio::time::timeout(patience, limiter.take(1, tokio::time::sleep)).await;
+    /// assert!(second.is_err()); // the next token is due in an hour
+    /// assert_eq!(limiter.waiting(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn take<S, F>(&self, n: usize, sleep: S) -> RateTake<'_, S, F>
+    where
+        S: Fn(Duration) -> F,
+        F: Future,
+    {
+        RateTake { place: Place { limiter: self, request: Request::new(n) }, sleep, timer: None }
+    }
+
+    /// Takes `n` tokens, and blocks this thread until they are granted.
+    ///
+    /// Do not call this from within an async task: it would block the executor.
+    ///
+    /// # Errors
+    ///
+    /// As for [`take`](Self::take).
+    pub fn wait(&self, n: usize) -> Result<(), LimitError> {
+        match self.block(n, None) {
+            Some(result) => result,
+            None => unreachable!("without a deadline there is no timeout"),
+        }
+    }
+
+    /// Takes `n` tokens, and blocks this thread until they are granted, but no longer than `timeout`. A timeout too large to
+    /// represent is treated as infinite.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError::TimedOut`], and the errors of [`take`](Self::take) as [`WaitError::Failed`].
+    pub fn wait_timeout(&self, n: usize, timeout: Duration) -> Result<(), WaitError<LimitError>> {
+        self.wait_until(n, Instant::now().checked_add(timeout))
+    }
+
+    /// Takes `n` tokens, and blocks this thread until they are granted, but no longer than to the `deadline`. If tokens are
+    /// available the call succeeds even when the deadline has already passed.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError::TimedOut`], and the errors of [`take`](Self::take) as [`WaitError::Failed`].
+    pub fn wait_deadline(&self, n: usize, deadline: Instant) -> Result<(), WaitError<LimitError>> {
+        self.wait_until(n, Some(deadline))
+    }
+
+    /// Changes the rate to `rate` tokens per `per`, from now on. A rate of 0 stops the refill: available tokens can still be
+    /// taken, and waiters wait for the next change.
+    ///
+    /// Tokens that are due until now were due at the old rate. The leader is woken to sleep anew, so that waiters profit
+    /// from a higher rate at once.
+    ///
+    /// # Errors
+    ///
+    /// If `per` is 0 or above [`Refill::MAX_PERIOD`]. The old rate stays in force then.
+    pub fn set_rate(&self, rate: usize, per: Duration) -> Result<(), RateError> {
+        let now = self.now();
+        self.with(now, |schedule, _| schedule.set_rate(now, rate, per))
+    }
+
+    /// Changes how many tokens can be available at once. A burst of 0 is a pause: everyone waits, in order.
+    ///
+    /// The available tokens change by as much as the burst does. So a larger burst can be used at once; after a smaller one, tokens may
+    /// first have to come back until any are available; and repeated changes net out: lowering the burst and raising it
+    /// again grants no extra token.
+    ///
+    /// A waiter that asks for more than the new burst is deferred, without blocking the others, and regains its place in the queue
+    /// once the burst is large enough. (A request that comes later fails at once, unless the burst is 0.)
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::RateLimiter;
+    /// let limiter = RateLimiter::new(1, Duration::from_secs(3600), 10)?;
+    /// limiter.try_take(8)?;
+    /// limiter.set_burst(5);
+    /// assert_eq!(limiter.available(), 0); // 3 have to come back before the next one is
+    /// limiter.set_burst(10);
+    /// assert_eq!(limiter.available(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn set_burst(&self, burst: usize) {
+        self.with(self.now(), |schedule, _| schedule.set_burst(burst));
+    }
+
+    /// Returns the rate in force, as it was given: a number of tokens and a period.
+    pub fn rate(&self) -> (usize, Duration) {
+        self.lock().rate()
+    }
+
+    /// Returns how many tokens can be available at once.
+    pub fn burst(&self) -> usize {
+        self.lock().burst()
+    }
+
+    /// Returns how many tokens are available now.
+    pub fn available(&self) -> usize {
+        self.with(self.now(), |schedule, _| schedule.available())
+    }
+
+    /// Returns how many tasks and threads wait for tokens.
+    pub fn waiting(&self) -> usize {
+        self.with(self.now(), |schedule, _| schedule.waiting())
+    }
+
+    /// Closes the limiter for good: from now on nothing is granted, and every waiter is woken and gets [`Closed`].
+    ///
+    /// Returns true for the call that closed it.
+    #[allow(clippy::must_use_candidate, reason = "the call is for its effect")]
+    pub fn close(&self) -> bool {
+        self.close_for(Closed::new(None))
+    }
+
+    /// Closes the limiter as [`close`](Self::close) does, with a cause, which everyone gets as the
+    /// [`source`](Error::source) of [`Closed`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::RateLimiter;
+    /// let limiter = RateLimiter::new(10, Duration::from_secs(1), 10)?;
+    /// assert!(limiter.close_with("the API key was revoked"));
+    /// assert!(limiter.try_take(1).unwrap_err().to_string().ends_with("the API key was revoked"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[allow(clippy::must_use_candidate, reason = "the call is for its effect")]
+    pub fn close_with(&self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> bool {
+        self.close_for(Closed::new(Some(Cause::new(AssertUnwindSafe(cause.into())))))
+    }
+
+    /// Returns whether the limiter was closed.
+    pub fn is_closed(&self) -> bool {
+        self.lock().is_closed()
+    }
+
+    fn close_for(&self, closed: Closed) -> bool {
+        // A cause that comes too late is dropped here, without the lock.
+        self.with(self.now(), |schedule, outbox| schedule.close(closed, outbox)).is_ok()
+    }
+
+    fn wait_until(&self, n: usize, deadline: Option<Instant>) -> Result<(), WaitError<LimitError>> {
+        match self.block(n, deadline) {
+            Some(result) => result.map_err(WaitError::Failed),
+            None => Err(WaitError::TimedOut),
+        }
+    }
+
+    /// Blocks this thread until `n` tokens are granted; `None` if they are not at the deadline.
+    fn block(&self, n: usize, deadline: Option<Instant>) -> Option<Result<(), LimitError>> {
+        if self.take_now(n) {
+            return Some(Ok(()));
+        }
+        let unpark = Arc::new(Unpark { thread: thread::current(), woken: Slot::new(None) });
+        let waker = Waker::from(Arc::clone(&unpark));
+        let mut place = Place { limiter: self, request: Request::new(n) };
+        loop {
+            let alarm = match place.poll(self.now(), &waker) {
+                Turn::Pending(alarm) => alarm.and_then(|due| self.origin.checked_add(due)),
+                Turn::Done(result) => return Some(result),
+            };
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return None;
+            }
+            if unpark.woken.take().is_none() {
+                thread::park([alarm, deadline].into_iter().flatten().min());
+            }
+        }
+    }
+
+    /// The limiter's clock.
+    #[inline]
+    fn now(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
+    /// The lock guards plain data, and no user code runs under it, so there is nothing that poison could mean.
+    #[inline]
+    fn lock(&self) -> MutexGuard<'_, Schedule> {
+        self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes `n` tokens if that is all there is to do.
+    #[inline]
+    fn take_now(&self, n: usize) -> bool {
+        self.lock_and_tick(Instant::now()).take(n)
+    }
+
+    /// Locks for a caller that takes tokens. If none has become due since, a tick would change nothing for it, and comparing instants
+    /// is cheaper.
+    #[inline]
+    fn lock_and_tick(&self, now: Instant) -> MutexGuard<'_, Schedule> {
+        let mut schedule = self.lock();
+        if schedule.next_due.is_none_or(|due| now >= due) {
+            schedule.tick(now.saturating_duration_since(self.origin));
+            schedule.next_due = schedule.next_due().and_then(|due| self.origin.checked_add(due));
+        }
+        schedule
+    }
+
+    /// Grants what is due at `now`, calls `f`, and grants what that has made possible.
+    fn with<R>(&self, now: Duration, f: impl FnOnce(&mut Schedule, &mut Outbox) -> R) -> R {
+        self.with_tick(now, |schedule, outbox| {
+            schedule.settle(outbox);
+            f(schedule, outbox)
+        })
+    }
+
+    /// As [`with`](Self::with), where `f` grants what is due. User code runs afterwards, without the lock.
+    fn with_tick<R>(&self, now: Duration, f: impl FnOnce(&mut Schedule, &mut Outbox) -> R) -> R {
+        let mut outbox = Outbox::default();
+        let mut schedule = self.lock();
+        schedule.tick(now);
+        let result = f(&mut schedule, &mut outbox);
+        schedule.settle(&mut outbox);
+        schedule.wake_leader(&mut outbox);
+        drop(schedule);
+        outbox.run();
+        result
+    }
+}
+
+impl fmt::Debug for RateLimiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ((rate, per), burst, available, waiting, closed) = self.with(self.now(), |schedule, _| {
+            (schedule.rate(), schedule.burst(), schedule.available(), schedule.waiting(), schedule.is_closed())
+        });
+        f.debug_struct("RateLimiter")
+            .field("rate", &rate)
+            .field("per", &per)
+            .field("burst", &burst)
+            .field("available", &available)
+            .field("waiting", &waiting)
+            .field("closed", &closed)
+            .finish()
+    }
+}
+
+/// A request and its limiter. Dropping it cancels the request.
+struct Place<'a> {
+    limiter: &'a RateLimiter,
+    request: Request,
+}
+
+impl Place<'_> {
+    fn poll(&mut self, now: Duration, waker: &Waker) -> Turn {
+        // It is cloned before the lock is taken, and what is left in it is dropped after.
+        let mut waker = Some(waker.clone());
+        self.limiter.with_tick(now, |schedule, outbox| schedule.poll(&mut self.request, &mut waker, outbox))
+    }
+}
+
+impl Drop for Place<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Stage::Waiting(_) = self.request.stage {
+            let limiter = self.limiter;
+            limiter.with(limiter.now(), |schedule, outbox| schedule.cancel(&mut self.request, outbox));
+        }
+    }
+}
+
+/// A future that waits for tokens, returned by [`RateLimiter::take`].
+///
+/// It takes its place in the queue when it is first polled.
+///
+/// # Panics
+///
+/// When it is polled again after it was ready.
+///
+/// # Cancel safety
+///
+/// See [`RateLimiter::take`].
+#[must_use = "futures do nothing unless polled or awaited"]
+pub struct RateTake<'a, S, F> {
+    place: Place<'a>,
+    sleep: S,
+    timer: Option<Timer<F>>,
+}
+
+/// A sleep, and until when.
+struct Timer<F> {
+    alarm: Duration,
+    sleep: Pin<Box<F>>,
+}
+
+/// Neither is pinned: a sleep is pinned in its box.
+impl<S, F> Unpin for RateTake<'_, S, F> {}
+
+impl<S, F> Future for RateTake<'_, S, F>
+where
+    S: Fn(Duration) -> F,
+    F: Future,
+{
+    type Output = Result<(), LimitError>;
+
+    #[inline]
+    #[track_caller]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let limiter = this.place.limiter;
+        match this.place.request.stage {
+            Stage::New if limiter.take_now(this.place.request.need) => {
+                this.place.request.stage = Stage::Done;
+                Poll::Ready(Ok(()))
+            }
+            Stage::New | Stage::Waiting(_) => this.poll_waiting(cx),
+            Stage::Done => panic!("`RateTake` polled after it completed"),
+        }
+    }
+}
+
+impl<S, F> RateTake<'_, S, F>
+where
+    S: Fn(Duration) -> F,
+    F: Future,
+{
+    #[cold]
+    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LimitError>> {
+        // A sleep that ended early is followed by another one. If that ends at once, other tasks have their turn first.
+        for _ in 0..2 {
+            let alarm = match self.place.poll(self.place.limiter.now(), cx.waker()) {
+                Turn::Pending(Some(alarm)) => alarm,
+                Turn::Pending(None) => {
+                    self.timer = None;
+                    return Poll::Pending;
+                }
+                Turn::Done(result) => {
+                    self.timer = None;
+                    return Poll::Ready(result);
+                }
+            };
+            if self.set_timer(alarm).as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.timer = None;
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// The sleep until `alarm`: the one that has begun if it is for that time.
+    fn set_timer(&mut self, alarm: Duration) -> &mut Pin<Box<F>> {
+        let timer = self.timer.take().filter(|timer| timer.alarm == alarm);
+        let timer = timer.unwrap_or_else(|| {
+            let wait = alarm.saturating_sub(self.place.limiter.now()).min(MAX_SLEEP);
+            Timer { alarm, sleep: Box::pin((self.sleep)(wait)) }
+        });
+        &mut self.timer.insert(timer).sleep
+    }
+}
+
+impl<S, F> FusedFuture for RateTake<'_, S, F>
+where
+    S: Fn(Duration) -> F,
+    F: Future,
+{
+    fn is_terminated(&self) -> bool {
+        matches!(self.place.request.stage, Stage::Done)
+    }
+}
+
+impl<S, F> fmt::Debug for RateTake<'_, S, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Request { need, stage } = &self.place.request;
+        let stage = match stage {
+            Stage::New => "new",
+            Stage::Waiting(_) => "waiting",
+            Stage::Done => "done",
+        };
+        f.debug_struct("RateTake").field("count", need).field("stage", &format_args!("{stage}")).finish_non_exhaustive()
+    }
+}
+
+struct Unpark {
+    thread: Thread,
+    /// Set before the thread is unparked, as another waker that this thread runs may park and so use up the unpark.
+    woken: Slot<()>,
+}
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.woken.swap(Some(()));
+        self.thread.unpark();
+    }
+}
