@@ -8,5 +8,5 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_api_client");
 #[test]
 fn is_never_refused() {
     claims_hold(PROGRAM, 4);
-    claim_fails(PROGRAM, "--without-bucket", "were refused");
+    claim_fails(PROGRAM, "--without-limiter", "were refused");
 }

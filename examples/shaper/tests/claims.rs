@@ -8,5 +8,5 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_shaper");
 #[test]
 fn keeps_to_the_rates() {
     claims_hold(PROGRAM, 5);
-    claim_fails(PROGRAM, "--without-bucket", "than was due");
+    claim_fails(PROGRAM, "--without-limiter", "ahead of the rate");
 }
