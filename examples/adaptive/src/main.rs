@@ -1,23 +1,28 @@
-//! A limit that finds itself: a controller steers the capacity of a bucket by the latency that it measures.
+//! An adaptive concurrency limit: a controller sets the capacity of a bucket, driven only by the latency that it measures.
 //!
 //! ```sh
 //! cargo run --release -p adaptive
 //! ```
 //!
-//! A backend can work on so many requests at a time, and lets the others wait. Nobody tells the clients how many, and it changes; once it
-//! stands still altogether. Two well-known controllers follow it, first in virtual time, where a run is the same every time, then in
-//! real time. The bucket does the rest: a limit that is lowered takes effect at once, without a request being cut off.
+//! A backend processes a certain number of requests at a time, and queues the others. The clients are not told this number, and it
+//! changes; once, the backend stops altogether. Two well-known controllers follow it, first in simulated time, in which every run is
+//! the same, then in real time. The bucket makes it simple: a lower limit takes effect at once, and no request is cut off.
+//!
+//! **The limit overshoots**, and it must: a controller that sees only latency learns that the limit is too high only when requests
+//! queue in the backend. Every request takes the same time here, so the median latency rises when more than half of the requests have to
+//! queue, which is when the limit is about 1.5 times what the backend can process. The controller then lowers the limit, and tries again.
 
 #![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "moderate numbers")]
 
 use std::cell::RefCell;
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
 use clap::Parser;
-use example_support::{Chart, Claims, Common, Line, Progress, Result};
+use example_support::{Chart, Claims, Common, Kind, Line, Progress, Result};
 use token_bucket::TokenBucket;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -25,29 +30,29 @@ use tokio::time::{Instant, sleep, sleep_until};
 const CLIENTS: usize = 100;
 const FIRST_LIMIT: usize = 10;
 
-/// Steers a limit of requests in flight by their latency, against a backend whose capacity changes.
+/// Adapts a concurrency limit to a backend whose capacity changes, driven only by latency.
 #[derive(Parser)]
 #[command(name = "adaptive", after_help = "Exit status: 1 if a limit did not follow the capacity of the backend.")]
 struct Options {
     #[command(flatten)]
     common: Common,
-    /// Leave the limit as it is, to see that it does not fit
+    /// Keep the first limit, to see that it does not fit
     #[arg(long)]
     without_controller: bool,
 }
 
-/// What a controller learns in an interval.
+/// What a controller measures in an interval.
 #[derive(Clone, Copy)]
 struct Sample {
-    /// The median latency of the requests that have ended; infinite if none has, although some are in flight.
+    /// The median latency of the completed requests; infinite if none has completed although some are in flight.
     latency: f64,
-    /// The lowest such latency so far.
+    /// The lowest median so far.
     base: f64,
-    /// Whether the limit was reached. If not, there is no telling what a higher one would do.
+    /// Whether the limit was reached. If not, a higher one would change nothing.
     is_full: bool,
 }
 
-/// Finds the next limit. As a number with a fraction, so that small steps add up.
+/// Returns the next limit. It has a fraction so that small steps add up.
 type Controller = fn(f64, Sample) -> f64;
 
 /// Additive increase, multiplicative decrease.
@@ -61,14 +66,15 @@ fn aimd(limit: f64, sample: Sample) -> f64 {
     }
 }
 
-/// As much less as the latency is above the base, and room for a small queue, by which it finds out whether more would do.
+/// Lowers the limit in proportion to the rise of the latency above its base, and adds room for a small queue, to find out whether more
+/// is possible.
 fn gradient(limit: f64, sample: Sample) -> f64 {
     let gradient = (1.1 * sample.base / sample.latency).clamp(0.5, 1.0);
     let next = limit * gradient + if sample.is_full { limit.sqrt() / 2.0 } else { 0.0 };
     f64::midpoint(limit, next)
 }
 
-/// No request is ever sent to learn from if none may be sent.
+/// At a limit of 0, no request would be sent, and nothing could be measured.
 const LOWEST: f64 = 1.0;
 
 struct Plan {
@@ -87,7 +93,7 @@ const REAL: Plan = Plan { phases: &[(16, 30), (4, 30), (0, 5), (10, 40)], ..SIMU
 const SHORT: Plan =
     Plan { service: Duration::from_millis(5), interval: Duration::from_millis(50), phases: &[(8, 14), (2, 12), (0, 2), (8, 16)] };
 
-/// What was so at the end of an interval.
+/// The state at the end of an interval.
 struct Track {
     at: Duration,
     capacity: f64,
@@ -96,10 +102,10 @@ struct Track {
     latency: f64,
 }
 
-/// Lets all clients send what they can, in steps of one request, while the controller steers.
+/// Lets each client send one request after another, while the controller adapts the limit.
 async fn run(plan: &Plan, controller: Controller, reports: bool) -> Result<Vec<Track>> {
     let limit = Rc::new(TokenBucket::new(10 * CLIENTS, FIRST_LIMIT)?);
-    // It has places, and tokens for them.
+    // The backend is simulated by a bucket of its own.
     let backend = Rc::new(TokenBucket::new(CLIENTS, plan.phases[0].0)?);
     let latencies = Rc::new(RefCell::new(Vec::new()));
     let clients: Vec<_> = (0..CLIENTS)
@@ -134,7 +140,7 @@ async fn run(plan: &Plan, controller: Controller, reports: bool) -> Result<Vec<T
             let [capacity, limit, in_flight] = [capacity, now.capacity, now.outstanding].map(|number| number as f64);
             track.push(Track { at, capacity, limit, in_flight, latency });
             if reports {
-                progress.say(format_args!("the backend can do {capacity}, the limit is {limit}, {in_flight} in flight"));
+                progress.print(format_args!("the backend capacity {capacity}, limit {limit}, {in_flight} in flight"));
             }
         }
     }
@@ -152,18 +158,18 @@ fn main() -> Result<ExitCode> {
     let controllers: [(&str, Controller); 2] = if options.without_controller {
         [("no controller", |limit, _| limit); 2]
     } else {
-        [("aimd", aimd), ("gradient", gradient)]
+        [("AIMD", aimd), ("gradient", gradient)]
     };
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
     let mut simulated = Vec::new();
     for (name, controller) in controllers {
         let track = LocalSet::new().block_on(&runtime, run(&SIMULATED, controller, false))?;
-        check(&mut claims, &format!("{name}, simulated"), &SIMULATED, &track, 0.5..=2.0);
+        check(&mut claims, &format!("{name}, simulated time"), &SIMULATED, &track, 0.5..=2.0);
         simulated.push(track);
     }
 
-    // Real time is noisy; on a busy machine, which the short form may well run on, the backend can do less than it should.
+    // Real time is noisy. On a busy machine, where the short mode may run, the backend achieves less than its capacity.
     let (plan, bounds) = if options.common.short { (SHORT, 0.0..=4.0) } else { (REAL, 0.5..=2.0) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let [(first, aimd), (second, gradient)] = controllers;
@@ -171,36 +177,48 @@ fn main() -> Result<ExitCode> {
         LocalSet::new().block_on(&runtime, async { tokio::join!(run(&plan, aimd, false), run(&plan, gradient, true)) });
     let real = [one?, two?];
     for (name, track) in [first, second].iter().zip(&real) {
-        check(&mut claims, &format!("{name}, in real time"), &plan, track, bounds.clone());
+        check(&mut claims, &format!("{name}, real time"), &plan, track, bounds.clone());
     }
 
     if let Some(path) = &options.common.svg {
-        let chart = |y, track: &[Track]| {
-            let line = |number: fn(&Track) -> f64| track.iter().map(move |track| (track.at, number(track))).collect::<Vec<_>>();
-            let lines = vec![
-                Line::measured("what the backend can do", line(|track| track.capacity)),
-                Line::measured("limit", line(|track| track.limit)),
-                Line::measured("in flight", line(|track| track.in_flight)),
-            ];
-            Chart { y, lines }
-        };
-        let latency = |name, track: &[Track]| {
-            // Where the backend stands still it is infinite.
-            Line::measured(name, track.iter().map(|track| (track.at, (track.latency * 1000.0).min(60.0))).collect::<Vec<_>>())
-        };
-        let latencies = vec![latency("aimd", &simulated[0]), latency("gradient", &simulated[1])];
-        let charts = [
-            chart("aimd", &simulated[0]),
-            chart("gradient", &simulated[1]),
-            Chart { y: "latency, up to 60 ms", lines: latencies },
-            chart("gradient, real time", &real[1]),
-        ];
-        example_support::draw(path, "Limits that follow the capacity of a backend", &charts)?;
+        draw(path, &simulated, &real[1])?;
     }
     Ok(claims.verdict())
 }
 
-/// Once a controller has had some time, its limit is near what the backend can do.
+fn draw(path: &Path, simulated: &[Vec<Track>], real: &[Track]) -> Result<()> {
+    let points =
+        |track: &[Track], number: fn(&Track) -> f64| track.iter().map(|track| (track.at, number(track))).collect::<Vec<_>>();
+    let limits = |title, track: &[Track]| {
+        let end = track.last().map_or(Duration::ZERO, |last| last.at);
+        let lines = vec![
+            Line::measured(Kind::Limit, "limit", points(track, |track| track.limit)),
+            Line::measured(Kind::Use, "in flight", points(track, |track| track.in_flight)),
+            Line::steps(Kind::Backend, "backend capacity", points(track, |track| track.capacity), end).marked(),
+        ];
+        Chart { title, unit: "requests", change: "backend changed", lines }
+    };
+    let latency = |title, track: &[Track]| {
+        // While the backend is stopped, it is infinite.
+        let latency = Line::measured(Kind::Latency, "median latency", points(track, |track| (track.latency * 1000.0).min(60.0)));
+        Chart { title, unit: "milliseconds", change: "", lines: vec![latency] }
+    };
+    let charts = [
+        limits("AIMD: additive increase, multiplicative decrease (simulated time)", &simulated[0]),
+        latency("AIMD: latency, cut off at 60 ms", &simulated[0]),
+        limits("Gradient (simulated time)", &simulated[1]),
+        latency("Gradient: latency, cut off at 60 ms", &simulated[1]),
+        limits("Gradient (real time, with another sequence of backend capacities)", real),
+    ];
+    let notes = [
+        "Why the limit overshoots: a controller sees only latency, and the median rises only when more than half",
+        "of the requests queue in the backend, that is, when the limit is 1.5 times the backend capacity.",
+        "Only then does the controller lower the limit.",
+    ];
+    example_support::draw(path, "Adaptive limits that follow a backend, driven only by latency", &charts, &notes)
+}
+
+/// Checks that the limit is near the capacity of the backend in the last quarter of each phase.
 fn check(claims: &mut Claims, name: &str, plan: &Plan, track: &[Track], bounds: RangeInclusive<f64>) {
     let mut rest = track;
     for &(capacity, intervals) in plan.phases {
@@ -208,13 +226,13 @@ fn check(claims: &mut Claims, name: &str, plan: &Plan, track: &[Track], bounds: 
         rest = later;
         let settled = &phase[intervals * 3 / 4..];
         let limit = settled.iter().map(|track| track.limit).sum::<f64>() / settled.len() as f64;
-        let limit_text = format!("{name}: the limit is {limit:.1} where the backend can do {capacity}");
+        let limit_text = format!("{name}: limit {limit:.1} at a backend capacity of {capacity}");
         if capacity > 0 {
             let ratio = limit / capacity as f64;
-            claims.check(bounds.contains(&ratio), format_args!("{limit_text}, {bounds:?} times that is allowed"));
+            claims.check(bounds.contains(&ratio), format_args!("{limit_text}, allowed ratios are {bounds:?}"));
         } else {
             let is_paused = phase.iter().any(|track| track.limit < 1.0);
-            claims.check(!is_paused && limit < FIRST_LIMIT as f64, format_args!("{limit_text}, and never 0"));
+            claims.check(!is_paused && limit < FIRST_LIMIT as f64, format_args!("{limit_text}, and never 0 itself"));
         }
     }
 }

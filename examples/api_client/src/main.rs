@@ -1,12 +1,11 @@
-//! A client that keeps to the limit of an API: as many requests as are allowed, and never a `429 Too Many Requests`.
+//! Sends requests as fast as an API permits, without ever receiving a `429 Too Many Requests`, while the limit changes.
 //!
 //! ```sh
 //! cargo run --release -p api_client
 //! ```
 //!
-//! The server is a real one on the loopback interface. It counts the requests of the last second, and answers 429 above its limit, which
-//! changes. The clients take a token for each request, and forget it; a [`Refill`] puts tokens in, at a rate that follows the
-//! limit. Why that can be relied on, and not just likely to go well: see [`budget`].
+//! The server uses a real socket on the loopback interface. It counts the requests of the last second, and answers 429 above its limit,
+//! which changes. The clients share a [`RateLimiter`] and take a token for each request. For why no request can be refused, see [`budget`].
 
 #![allow(clippy::cast_precision_loss, reason = "small numbers")]
 
@@ -17,50 +16,48 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use example_support::{Chart, Claims, Common, Line, Progress, Result};
+use example_support::{Chart, Claims, Common, Kind, Line, Progress, Result};
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response, StatusCode, client, server, service::service_fn};
 use hyper_util::rt::TokioIo;
-use token_bucket::{Refill, TokenBucket};
+use token_bucket::{LimitError, RateLimiter};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 const CLIENTS: usize = 8;
-/// What the server allows in a window, phase by phase.
+/// How many requests the server allows in a window, phase by phase.
 const LIMITS: [usize; 3] = [1000, 400, 1500];
 const WINDOWS_PER_PHASE: u32 = 3;
 
-/// Sends requests to an API as fast as its limit allows, while the limit changes.
+/// Sends requests as fast as an API permits, without ever receiving a 429, while the limit changes.
 #[derive(Parser)]
 #[command(name = "api_client", after_help = "Exit status: 1 if a request was refused, or too few were sent.")]
 struct Options {
     #[command(flatten)]
     common: Common,
-    /// Send without tokens, to see requests refused
+    /// Send requests without the limiter, to see them refused
     #[arg(long)]
-    without_bucket: bool,
+    without_limiter: bool,
 }
 
-/// How many tokens are to be made in a window, and how many there can be at once, so that no window sees more than `limit` requests.
+/// The rate per window and the burst of a limiter with which no window sees more than `limit` requests.
 ///
-/// What arrives in a window was in flight when it began (one request for each client), or took its token within the window. Those
-/// tokens were in the bucket at its beginning (a burst), or were put in by the first tick in it, for the time before
-/// (another burst at most, as there is no more room), or became due in the window: the rate, rounded up.
+/// What arrives in a window was granted within it, which are at most the rate and one burst (rounded up), or was in flight when the
+/// window began, which is at most one request for each client.
 ///
-/// The smaller a burst, the more of the limit is used; the larger, the longer may the machine be busy with other things.
+/// The smaller the burst, the more of the limit is used; the larger, the longer may a client be held up without losing tokens.
 fn budget(limit: usize, bursts: usize) -> (usize, usize) {
     let burst = limit / bursts;
-    (limit - CLIENTS - 2 * burst - 1, burst)
+    (limit - CLIENTS - burst - 1, burst)
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<ExitCode> {
     let options = Options::parse();
     let second = Duration::from_secs(1);
-    let (window, bursts, least) = if options.common.short { (second / 4, 10, 0.2) } else { (second, 50, 0.9) };
+    let (window, bursts, least) = if options.common.short { (second / 4, 10, 0.2) } else { (second, 25, 0.9) };
     let limits = LIMITS.map(|limit| if options.common.short { limit / 4 } else { limit });
 
     let api = Arc::new(Api::new(limits[0], window));
@@ -69,13 +66,11 @@ async fn main() -> Result<ExitCode> {
     let server = tokio::spawn(serve(listener, Arc::clone(&api)));
 
     let (rate, burst) = budget(limits[0], bursts);
-    let bucket = Arc::new(TokenBucket::new(LIMITS[2], burst)?);
-    let (set_rate, rates) = watch::channel(rate);
-    let driver = tokio::spawn(drive(Arc::clone(&bucket), rates, window));
+    let limiter = Arc::new(RateLimiter::new(rate, window, burst)?);
     let mut clients = JoinSet::new();
     for _ in 0..CLIENTS {
-        let bucket = (!options.without_bucket).then(|| Arc::clone(&bucket));
-        clients.spawn(send(TcpStream::connect(address).await?, bucket));
+        let limiter = (!options.without_limiter).then(|| Arc::clone(&limiter));
+        clients.spawn(send(TcpStream::connect(address).await?, limiter));
     }
     let start = Instant::now();
     let sampler = tokio::spawn(sample(Arc::clone(&api), start));
@@ -89,11 +84,11 @@ async fn main() -> Result<ExitCode> {
             bounds.push((start.elapsed(), limit));
         }
         let (rate, burst) = budget(limit, bursts);
-        set_rate.send(rate)?;
-        bucket.set_capacity(burst)?;
+        limiter.set_rate(rate, window)?;
+        limiter.set_burst(burst);
         let (before, begin) = (api.served(), Instant::now());
         if !is_raised {
-            // The window still has requests that were sent at the old rate.
+            // The window still contains requests that were sent at the old rate.
             sleep(window).await;
             api.set_limit(limit);
             bounds.push((start.elapsed(), limit));
@@ -101,15 +96,13 @@ async fn main() -> Result<ExitCode> {
         sleep((window * WINDOWS_PER_PHASE).saturating_sub(begin.elapsed())).await;
         let allowed = limit as f64 * begin.elapsed().as_secs_f64() / window.as_secs_f64();
         let share = (api.served() - before) as f64 / allowed;
-        let phase = format!("phase {} of {limit} per {window:?}: {:.1}% of what is allowed", phase + 1, share * 100.0);
-        claims.check(share >= least, format_args!("{phase}, at least {:.0}%", least * 100.0));
+        let phase = format!("phase {}: {limit} requests per {window:?} allowed, {:.1}% of them sent", phase + 1, share * 100.0);
+        claims.check(share >= least, format_args!("{phase} (at least {:.0}%)", least * 100.0));
     }
     let end = start.elapsed();
-    bucket.close_with("the show is over");
+    limiter.close_with("the demonstration is over");
     sampler.abort();
-    drop(set_rate);
-    driver.await??;
-    let refused = if options.without_bucket {
+    let refused = if options.without_limiter {
         clients.abort_all();
         api.refused()
     } else {
@@ -121,41 +114,29 @@ async fn main() -> Result<ExitCode> {
     if let Some(path) = &options.common.svg {
         let counts = api.log.lock().unwrap().samples.clone();
         let lines = vec![
-            Line::set("limit", bounds.into_iter().map(|(at, limit)| (at, limit as f64)), end),
-            Line::measured("requests in the last window", counts),
+            Line::steps(Kind::Limit, "limit of the API", bounds.into_iter().map(|(at, limit)| (at, limit as f64)), end).marked(),
+            Line::measured(Kind::Use, "requests served", counts),
         ];
-        example_support::draw(path, "A client at the limit of an API", &[Chart { y: "requests", lines }])?;
+        let title = "Requests within the last second, counted by the server";
+        let chart = Chart { title, unit: "requests", change: "limit changed", lines };
+        let note = "Before the server lowers its limit, the client has reduced its rate, and a second has passed.";
+        example_support::draw(path, "Using all that an API permits, without a refusal", &[chart], &[note])?;
     }
     Ok(claims.verdict())
 }
 
-/// Puts tokens into the bucket, at the rate that was set last, until nobody sets rates any more.
-async fn drive(bucket: Arc<TokenBucket>, mut rates: watch::Receiver<usize>, window: Duration) -> Result<()> {
-    let mut refill = Refill::new(*rates.borrow_and_update(), window)?;
-    loop {
-        refill.tick_now(&bucket);
-        let next = refill.next_at().ok_or("the rate is 0")?;
-        tokio::select! {
-            () = tokio::time::sleep_until(next.into()) => {}
-            changed = rates.changed() => match changed {
-                Ok(()) => refill.set_rate_now(*rates.borrow(), window)?,
-                Err(_) => return Ok(()),
-            },
-        }
-    }
-}
-
-/// Sends one request after the other, each for a token, until the bucket is closed. Returns how many were refused.
-async fn send(stream: TcpStream, bucket: Option<Arc<TokenBucket>>) -> Result<usize> {
+/// Sends one request after another, each for a token, until the limiter is closed. Returns how many were refused.
+async fn send(stream: TcpStream, limiter: Option<Arc<RateLimiter>>) -> Result<usize> {
     stream.set_nodelay(true)?;
     let (mut sender, connection) = client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let mut refused = 0;
     loop {
-        if let Some(bucket) = &bucket {
-            match bucket.take().await {
-                Ok(token) => token.forget(),
-                Err(_) => return Ok(refused),
+        if let Some(limiter) = &limiter {
+            match limiter.take(1, sleep).await {
+                Ok(()) => {}
+                Err(LimitError::Closed(_)) => return Ok(refused),
+                Err(error) => return Err(error.into()),
             }
         }
         sender.ready().await?;
@@ -165,7 +146,7 @@ async fn send(stream: TcpStream, bucket: Option<Arc<TokenBucket>>) -> Result<usi
     }
 }
 
-/// The server: it knows nothing of tokens.
+/// The server, which knows nothing about tokens.
 struct Api {
     window: Duration,
     log: Mutex<Log>,
@@ -173,7 +154,7 @@ struct Api {
 
 struct Log {
     limit: usize,
-    /// When the requests of the last window were served.
+    /// The times of the requests that were served within the last window.
     recent: VecDeque<Instant>,
     served: usize,
     refused: usize,
@@ -202,11 +183,11 @@ impl Api {
         self.log.lock().unwrap().refused
     }
 
-    /// Whether one more request is within the limit.
+    /// Counts the request if it is within the limit, and returns whether it is.
     fn admit(&self) -> bool {
         let mut log = self.log.lock().unwrap();
         let now = Instant::now();
-        log.forget_before(now, self.window);
+        log.remove_before(now, self.window);
         let is_admitted = log.recent.len() < log.limit;
         if is_admitted {
             log.recent.push_back(now);
@@ -219,7 +200,7 @@ impl Api {
 }
 
 impl Log {
-    fn forget_before(&mut self, now: Instant, window: Duration) {
+    fn remove_before(&mut self, now: Instant, window: Duration) {
         while self.recent.front().is_some_and(|&at| now.duration_since(at) >= window) {
             self.recent.pop_front();
         }
@@ -241,15 +222,15 @@ async fn serve(listener: TcpListener, api: Arc<Api>) -> Result<()> {
     }
 }
 
-/// Notes how full the window is.
+/// Records how many requests are in the window.
 async fn sample(api: Arc<Api>, start: Instant) {
     let mut progress = Progress::new();
     loop {
         sleep(Duration::from_millis(20)).await;
         let mut log = api.log.lock().unwrap();
-        log.forget_before(Instant::now(), api.window);
+        log.remove_before(Instant::now(), api.window);
         let count = log.recent.len();
-        progress.say(format_args!("{count} requests in the last window, {} are allowed", log.limit));
+        progress.print(format_args!("{count} requests in the last window, {} allowed", log.limit));
         log.samples.push((start.elapsed(), count as f64));
     }
 }

@@ -1,11 +1,11 @@
-//! Checksums of files, as `sha256sum` prints them, by threads and async tasks at once, through one bucket.
+//! Prints the checksums of files as `sha256sum` does, computed by threads and async tasks that share one bucket.
 //!
 //! ```sh
 //! cargo run --release -p checksum -- /usr/lib/python3 | sha256sum --check --quiet
 //! ```
 //!
-//! Whoever hashes a file holds a token. Meanwhile the bucket is resized, up and down, to 1 and to 0, and at every take and
-//! every resize the program checks what a bucket promises: see [`Audit`].
+//! A thread or task holds a token while it hashes a file. Meanwhile the bucket is resized up and down, even to 1 and 0, and at every
+//! take and every resize the program checks what a bucket guarantees: see [`Audit`].
 
 mod options;
 
@@ -22,7 +22,7 @@ use std::{fmt, fs};
 use async_channel::{Receiver, Sender};
 use async_executor::Executor;
 use blocking::{Unblock, unblock};
-use example_support::{Chart, Notes};
+use example_support::{Chart, History};
 use futures_lite::{future, io as async_io};
 use indicatif::{HumanBytes, ProgressBar, ProgressState, ProgressStyle};
 use options::Options;
@@ -30,15 +30,15 @@ use sha2::{Digest as _, Sha256};
 use token_bucket::{Snapshot, TokenBucket};
 use walkdir::{DirEntry, WalkDir};
 
-/// How long the capacity may be 0, and how often the time for the next resize is looked at.
+/// How long the capacity may be 0, and how often the program checks whether a resize is due.
 const BLINK: Duration = Duration::from_millis(10);
 const PATHS_AHEAD: usize = 1024;
 const BYTES_AHEAD: usize = 64 * 1024;
 const EXECUTOR_THREADS: usize = 2;
 
-/// A file, with its number in the output.
+/// A file, and its position in the output.
 type Job = (usize, PathBuf);
-/// Its checksum and length.
+/// The checksum and length of a file.
 type Outcome = (usize, PathBuf, io::Result<(String, u64)>);
 
 fn main() -> ExitCode {
@@ -58,11 +58,11 @@ fn main() -> ExitCode {
     bar.finish_and_clear();
 
     let mut audit = run.audit.lock().unwrap();
-    audit.close_books(&run.bucket);
+    audit.finish(&run.bucket);
     if let Some(path) = &options.svg {
-        let lines = audit.notes.lines("files in flight", start.elapsed());
-        let chart = Chart { y: "files", lines };
-        if let Err(error) = example_support::draw(path, "Checksums through a bucket that is resized", &[chart]) {
+        let lines = audit.history.lines("capacity of the bucket", "in flight", start.elapsed());
+        let chart = Chart { title: "Files being hashed at the same time", unit: "files", change: "resized", lines };
+        if let Err(error) = example_support::draw(path, "Hashing files while the limit is resized", &[chart], &[]) {
             say(&bar, format_args!("{}: {error}", path.display()));
             return ExitCode::FAILURE;
         }
@@ -72,13 +72,13 @@ fn main() -> ExitCode {
         say(&bar, format_args!("{}", audit.summary()));
     }
     if let Some(broken) = &audit.broken {
-        say(&bar, format_args!("the bucket broke its promise: {broken}"));
+        say(&bar, format_args!("the bucket broke its guarantee: {broken}"));
         return ExitCode::from(3);
     }
     if output.errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Starts everything, prints what comes of it, and returns when all has ended.
+/// Starts the threads and tasks, prints the results, and returns when all of them have finished.
 fn hash_all(options: &Options, run: &Arc<Run>, output: &mut Output<'_>) {
     let bar = output.bar;
     let executor = Executor::new();
@@ -101,7 +101,7 @@ fn hash_all(options: &Options, run: &Arc<Run>, output: &mut Output<'_>) {
         let stop_resizes = every(scope, BLINK.min(period), move || run.resize_if_due(period));
         let status = move || say(bar, format_args!("{} done, {}", bar.position(), run.status()));
         let stop_status = (bar.is_hidden() && !options.quiet).then(|| every(scope, Duration::from_secs(1), status));
-        // Only the workers have it now: when they go, the walk ends.
+        // Only the workers have a receiver now: when they finish, the walk ends.
         drop(jobs);
         scope.spawn(move || walk(&options.paths, bar, &to_do, &done));
         output.print_in_order(&outcomes, &run.bucket);
@@ -109,7 +109,7 @@ fn hash_all(options: &Options, run: &Arc<Run>, output: &mut Output<'_>) {
     });
 }
 
-/// Acts time and again in a thread of its own, until what is returned is dropped.
+/// Calls `action` periodically in a thread of its own, until the returned sender is dropped.
 fn every<'scope>(scope: &'scope Scope<'scope, '_>, period: Duration, action: impl Fn() + Send + 'scope) -> mpsc::Sender<()> {
     let (stop, stopped) = mpsc::channel();
     scope.spawn(move || {
@@ -120,7 +120,7 @@ fn every<'scope>(scope: &'scope Scope<'scope, '_>, period: Duration, action: imp
     stop
 }
 
-/// Without the statistics, a take is just `bucket.take().wait()`.
+/// Without the statistics, a take would be just `bucket.take().wait()`.
 fn work_in_thread(run: &Run, jobs: &Receiver<Job>, done: &mpsc::Sender<Outcome>) {
     while let Ok((index, path)) = jobs.recv_blocking() {
         let mut waited = false;
@@ -137,7 +137,7 @@ fn work_in_thread(run: &Run, jobs: &Receiver<Job>, done: &mpsc::Sender<Outcome>)
     }
 }
 
-/// Without the statistics, a take is just `bucket.take_owned().await`.
+/// Without the statistics, a take would be just `bucket.take_owned().await`.
 async fn work_in_task(run: Arc<Run>, jobs: Receiver<Job>, done: mpsc::Sender<Outcome>) {
     while let Ok((index, path)) = jobs.recv().await {
         let (token, waited) = match run.bucket.try_take_owned() {
@@ -167,7 +167,7 @@ async fn hash_async(path: PathBuf) -> io::Result<(String, u64)> {
     Ok((format!("{:x}", sha.finalize()), bytes))
 }
 
-/// Numbers the files that there are, and sends them to be hashed.
+/// Numbers the files and sends them to the workers.
 fn walk(roots: &[PathBuf], bar: &ProgressBar, to_do: &Sender<Job>, done: &mpsc::Sender<Outcome>) {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).map(Path::to_owned);
     let (roots, skipped): (_, &[&str]) = if roots.is_empty() { (repository.as_slice(), &["target", ".git"]) } else { (roots, &[]) };
@@ -184,7 +184,7 @@ fn walk(roots: &[PathBuf], bar: &ProgressBar, to_do: &Sender<Job>, done: &mpsc::
     }
 }
 
-/// Regular files, in order, and what cannot be looked at. A symbolic link is followed only if it is the root.
+/// Regular files in order, and errors for what cannot be read. A symbolic link is followed only if it is the root.
 fn files_below(root: &Path, skipped: &[&str]) -> impl Iterator<Item = (PathBuf, io::Result<()>)> {
     let is_wanted = |entry: &DirEntry| entry.depth() == 0 || !skipped.iter().any(|name| entry.file_name() == *name);
     WalkDir::new(root).sort_by_file_name().into_iter().filter_entry(is_wanted).filter_map(|entry| {
@@ -202,12 +202,12 @@ fn files_below(root: &Path, skipped: &[&str]) -> impl Iterator<Item = (PathBuf, 
     })
 }
 
-/// The path is printed anyway.
+/// Removes the path from the error, as it is printed anyway.
 fn without_path(error: walkdir::Error) -> io::Error {
     error.into_io_error().unwrap_or_else(|| io::ErrorKind::Other.into())
 }
 
-/// What the workers share.
+/// State shared by the workers.
 struct Run {
     bucket: Arc<TokenBucket>,
     audit: Mutex<Audit>,
@@ -220,7 +220,7 @@ impl Run {
         Self { bucket: Arc::new(bucket), audit: Mutex::new(audit) }
     }
 
-    /// Right after a take.
+    /// Call this right after a take.
     fn enter(&self, waited: bool) {
         let mut audit = self.audit.lock().unwrap();
         audit.in_flight += 1;
@@ -228,7 +228,7 @@ impl Run {
         audit.look(self.bucket.snapshot());
     }
 
-    /// Right before the token is dropped. Resizes by progress, so that a few small files see all capacities, too.
+    /// Call this right before the token is dropped. Resizes by progress, so that even a few small files see all capacities.
     fn leave(&self) {
         let mut audit = self.audit.lock().unwrap();
         audit.in_flight -= 1;
@@ -238,7 +238,7 @@ impl Run {
         }
     }
 
-    /// Resizes by time. At capacity 0 there will be no progress, so it is raised soon.
+    /// Resizes by time. At capacity 0 there is no progress, so it is raised soon.
     fn resize_if_due(&self, period: Duration) {
         let mut audit = self.audit.lock().unwrap();
         if audit.capacity == 0 || audit.last_resize.is_none_or(|at| at.elapsed() >= period) {
@@ -253,14 +253,14 @@ impl Run {
     }
 }
 
-/// Resizes the bucket, and checks what it promises:
+/// Resizes the bucket, and checks what it guarantees:
 ///
-/// A take finds its token in the bucket, so it never brings the tokens that are out above the capacity in force. More are
-/// out only if a shrink came later, and then they can but become fewer. So from one look at the bucket to the next, no more
-/// are out than the *ceiling*: the capacity or, if that is more, what was out at the first look. A resize takes none out.
+/// A take finds its tokens in the bucket, so it never raises the number of outstanding tokens above the capacity in force. More are
+/// outstanding only after a later shrink, and then their number can only decrease. Therefore, between two checks, at most the *ceiling* is
+/// outstanding: the capacity or, if that is larger, the number of outstanding tokens at the first check. A resize takes no token.
 ///
-/// There is no race in this, as the bucket is resized and looked at under one lock. The files in flight are counted under it,
-/// too, after the take and before the drop: each has its token, so the bucket must not say that fewer are out.
+/// The check has no race, because the bucket is resized and checked under one lock. The files in flight are counted under the same
+/// lock, after the take and before the drop: each holds a token, so the bucket must report at least as many as outstanding.
 #[derive(Default)]
 struct Audit {
     in_flight: usize,
@@ -277,7 +277,7 @@ struct Audit {
     most: (usize, usize),
     largest_deficit: usize,
     // For the picture.
-    notes: Notes,
+    history: History,
     start: Option<Instant>,
 }
 
@@ -286,7 +286,7 @@ impl Audit {
         let max = bucket.max_capacity();
         let steps = [max.div_ceil(2), 1, 0, max.div_ceil(4), max];
         let capacity = steps[self.resizes % steps.len()];
-        // It is closed when nobody reads the output.
+        // The bucket is closed when the reader of the output is gone.
         let Ok(now) = bucket.set_capacity(capacity) else { return };
         self.capacity = capacity;
         self.look(now);
@@ -298,11 +298,11 @@ impl Audit {
     fn look(&mut self, now: Snapshot) {
         let Self { in_flight, capacity, ceiling, .. } = *self;
         if !(in_flight <= now.outstanding && now.outstanding <= ceiling && now.capacity == capacity) {
-            self.broken.get_or_insert(format!("{in_flight} in flight, at most {ceiling} may be out of {capacity}: {now:?}"));
+            self.broken.get_or_insert(format!("{in_flight} in flight, at most {ceiling} allowed, capacity {capacity}: {now:?}"));
         }
         self.ceiling = now.outstanding.max(now.capacity);
         if let Some(start) = self.start {
-            self.notes.note(start.elapsed(), now.capacity, in_flight);
+            self.history.record(start.elapsed(), now.capacity, in_flight);
         }
         self.most = self.most.max((in_flight, self.ceiling));
         self.largest_deficit = self.largest_deficit.max(now.deficit);
@@ -315,11 +315,11 @@ impl Audit {
         )
     }
 
-    /// When all have ended, everything is back.
-    fn close_books(&mut self, bucket: &TokenBucket) {
+    /// Checks that all tokens are back at the end.
+    fn finish(&mut self, bucket: &TokenBucket) {
         let (now, waiting) = (bucket.snapshot(), bucket.waiting());
         if now.outstanding != 0 || now.available != now.capacity || waiting != 0 {
-            self.broken.get_or_insert(format!("all have ended, but {waiting} wait: {now:?}"));
+            self.broken.get_or_insert(format!("all workers have finished, but {waiting} wait: {now:?}"));
         }
     }
 }
@@ -334,7 +334,7 @@ struct Output<'a> {
 }
 
 impl Output<'_> {
-    /// Prints each outcome as soon as it and all before it are there.
+    /// Prints each outcome as soon as it and all earlier ones are available.
     fn print_in_order(&mut self, outcomes: &mpsc::Receiver<Outcome>, bucket: &TokenBucket) {
         let mut early = BTreeMap::new();
         let mut next = 0;
@@ -349,7 +349,7 @@ impl Output<'_> {
                 }
             }
             if !self.is_open {
-                // Everybody who waits for a token goes home.
+                // Ends all waiting workers.
                 bucket.close();
             }
         }
@@ -360,10 +360,10 @@ impl Output<'_> {
             return;
         }
         let print = || io::stdout().write_all(line);
-        // Only on a terminal does the bar stand in the way.
+        // Only on a terminal is the bar in the way.
         if let Err(error) = if self.is_terminal { self.bar.suspend(print) } else { print() } {
             self.is_open = false;
-            // A reader that has seen enough, such as `head`, is no error.
+            // A reader that stops early, such as `head`, is no error.
             if error.kind() != io::ErrorKind::BrokenPipe {
                 self.complain(format_args!("write error: {error}"));
             }
@@ -380,14 +380,14 @@ impl Output<'_> {
     }
 }
 
-/// Prints to stderr. If nobody listens there, so be it.
+/// Prints to stderr. Errors are ignored, as they could not be reported anywhere.
 fn say(bar: &ProgressBar, message: fmt::Arguments<'_>) {
     bar.suspend(|| {
         let _ = writeln!(io::stderr(), "checksum: {message}");
     });
 }
 
-/// A line of GNU `sha256sum`: a backslash in front tells that there are escapes in the name.
+/// A line as GNU `sha256sum` prints it: a leading backslash means that the name contains escapes.
 fn line(sum: &str, path: &Path) -> Vec<u8> {
     let mut name = Vec::new();
     for &byte in path.as_os_str().as_encoded_bytes() {

@@ -9,7 +9,7 @@ use lexopt::{Arg, Parser, ValueExt as _};
 use token_bucket::TokenBucket;
 
 const HELP: &str = "\
-Prints SHA-256 sums like sha256sum, by threads and async tasks that share a bucket of tokens, while it is resized
+Prints SHA-256 sums like sha256sum, computed by threads and async tasks that share a token bucket, which is resized meanwhile
 
 Usage: checksum [OPTIONS] [PATH]...
 
@@ -17,15 +17,15 @@ Arguments:
   [PATH]...  Files, and directories to walk [default: this repository, without `target` and `.git`]
 
 Options:
-      --threads <N>        Threads that block while they wait for a token, up to 256 [default: 8]
-      --tasks <N>          Async tasks that wait for a token without a thread, up to 512 [default: 32]
-      --max-capacity <N>   Files to hash at a time when the capacity is largest [default: 16]
-      --resize-every <MS>  Milliseconds after which the bucket is resized, if it was not by progress [default: 50]
-      --quiet              Print checksums and errors only
-      --svg <PATH>         Draw what happened
+      --threads <N>        Threads, which block while they wait for a token, up to 256 [default: 8]
+      --tasks <N>          Async tasks, which wait for a token without blocking a thread, up to 512 [default: 32]
+      --max-capacity <N>   Largest capacity of the bucket: how many files are hashed at the same time [default: 16]
+      --resize-every <MS>  Milliseconds after which the bucket is resized, unless progress resized it before [default: 50]
+      --quiet              Print only checksums and errors
+      --svg <PATH>         Draw what happened as an SVG picture
   -h, --help               Print help
 
-Exit status: 1 if a file could not be read, 3 if the bucket broke its promise.
+Exit status: 1 if a file could not be read, 3 if the bucket broke its guarantee.
 ";
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -41,7 +41,7 @@ pub(crate) struct Options {
     pub(crate) svg: Option<PathBuf>,
 }
 
-/// What the command line asks for; nothing, if that was help, which was given.
+/// Returns the options, or `None` if help was requested and printed.
 pub(crate) fn parse() -> Result<Option<Options>> {
     let mut options =
         Options { paths: Vec::new(), threads: 8, tasks: 32, max_capacity: 16, resize_every: 50, quiet: false, svg: None };
@@ -50,7 +50,7 @@ pub(crate) fn parse() -> Result<Option<Options>> {
         match argument {
             Arg::Long("threads") => options.threads = number(&mut parser, "--threads", |n: u16| in_range(n, 0, 256))?,
             Arg::Long("tasks") => options.tasks = number(&mut parser, "--tasks", |n: u16| in_range(n, 0, 512))?,
-            // What a bucket accepts is for the bucket to say.
+            // The bucket itself checks its capacity.
             Arg::Long("max-capacity") => {
                 options.max_capacity = number(&mut parser, "--max-capacity", |n| Ok(TokenBucket::new(n, 0).map(drop)?))?;
             }
@@ -68,12 +68,12 @@ pub(crate) fn parse() -> Result<Option<Options>> {
         }
     }
     if options.threads == 0 && options.tasks == 0 {
-        return Err("--threads and --tasks are both 0, so nobody would do the work".into());
+        return Err("--threads and --tasks are both 0, so there would be no worker".into());
     }
     Ok(Some(options))
 }
 
-/// The value of an option, if it passes the check.
+/// Returns the value of an option if it passes the check.
 fn number<N: Copy + FromStr<Err: Error + 'static>>(
     parser: &mut Parser,
     option: &str,

@@ -1,4 +1,4 @@
-//! Runs the program on files made for it, and looks at what it prints.
+//! Runs the program on made-up files, and checks its output.
 #![cfg(unix)]
 
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ fn checksum(dir: &Path) -> Command {
     command(env!("CARGO_BIN_EXE_checksum"), dir)
 }
 
-/// Files of all sorts, and what is in them.
+/// Files with various names, and their contents.
 fn make_files(dir: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut files = BTreeMap::new();
     let big = (0..5_000_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
@@ -36,7 +36,7 @@ fn make_files(dir: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     ];
     files.extend(odd.map(|(name, content)| (name.to_vec(), content)));
     files.extend((0..200_u32).map(|n| (format!("many/{n}").into_bytes(), n.to_string().repeat(n as usize).into_bytes())));
-    // Not every file system has such names.
+    // Not every file system allows such names.
     if fs::write(dir.join(OsStr::from_bytes(b"not\xffutf8")), "9").is_ok() {
         files.insert(b"not\xffutf8".to_vec(), b"9".to_vec());
     }
@@ -49,7 +49,7 @@ fn make_files(dir: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     files
 }
 
-/// What stands in the lines: sums by name, without escapes.
+/// Parses the lines: sums by name, without escapes.
 fn parse(stdout: &[u8]) -> BTreeMap<Vec<u8>, String> {
     let lines = stdout.strip_suffix(b"\n").unwrap().split(|&byte| byte == b'\n');
     lines
@@ -121,7 +121,7 @@ fn sha256sum_accepts_the_lines() {
 fn lines_are_those_of_sha256sum() {
     let dir = TempDir::new().unwrap();
     make_files(dir.path());
-    // Names with a carriage return are escaped by some versions only.
+    // Only some versions escape a carriage return.
     let names = ["./big", "empty", "back\\slash", "new\nline", "./-c", "sub/../sub//.hidden"];
     let Ok(theirs) = Command::new("sha256sum").args(names).current_dir(dir.path()).output() else {
         eprintln!("SKIPPED: there is no sha256sum on this machine");
@@ -197,7 +197,7 @@ fn a_fifo_and_a_symbolic_link_in_a_directory_are_skipped() {
 #[test]
 fn a_reader_that_goes_away_ends_it() {
     let dir = TempDir::new().unwrap();
-    // More lines than a pipe holds: it cannot be through before the reader goes.
+    // More lines than a pipe holds: the program cannot finish before the reader is gone.
     for n in 0..2000 {
         fs::write(dir.path().join(n.to_string()), "").unwrap();
     }

@@ -4,117 +4,79 @@
 //! cargo run --release -p pool
 //! ```
 //!
-//! A connection in use has an [`OwnedToken`] beside it. So the bucket limits how many are in use, lets the others wait in order, and knows what
-//! a shrink has asked back; the pool only keeps connections for the next one, and closes those that are too many.
+//! The pool itself is `pool.rs`, to copy. This program uses it from several threads, resizes it from phase to phase, and checks that it
+//! never lends out too many connections, that a shrink closes the surplus, and that no work is lost.
+
+mod pool;
+#[cfg(test)]
+mod pool_tests;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use example_support::{Chart, Claims, Common, Progress, Result, Watch};
+use example_support::{Chart, Claims, Common, History, Monitor, Progress};
+use pool::{Pool, Result};
 use rusqlite::Connection;
-use token_bucket::{OwnedToken, TokenBucket};
 
 const WORKERS: usize = 12;
-const CAPACITIES: [usize; 6] = [8, 2, 12, 0, 5, 1];
+const SIZES: [usize; 6] = [8, 2, 12, 0, 5, 1];
+/// How long surplus connections may take to be closed once they are back. On a busy machine, a thread may be suspended in between.
+const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Works on a database through a pool of connections, while the pool is resized.
+/// Uses a database through a pool of connections while the pool is resized.
 #[derive(Parser)]
-#[command(name = "pool", after_help = "Exit status: 1 if too many connections were open, or work was lost.")]
+#[command(name = "pool", after_help = "Exit status: 1 if too many connections were used or left open, or work was lost.")]
 struct Options {
     #[command(flatten)]
     common: Common,
-    /// Use connections without tokens, to see too many of them
+    /// Open connections without the pool, to see too many of them
     #[arg(long)]
     without_bucket: bool,
 }
 
-/// Connections to one database.
-struct Pool {
-    path: PathBuf,
-    bucket: Arc<TokenBucket>,
-    shelf: Mutex<Shelf>,
+/// Connections, idle ones included.
+struct Connections {
+    start: Instant,
+    size: usize,
+    open: usize,
+    opened: usize,
+    history: History,
 }
 
-struct Shelf {
-    idle: Vec<Counted>,
-    in_use: usize,
-    watch: Watch,
-}
-
-/// A connection from a pool. Dropped, it goes back there, or is closed if there are too many.
-struct Pooled {
-    connection: Option<Counted>,
-    pool: Arc<Pool>,
-    // Declared last, so it is given back when the connection is on the shelf already.
-    _token: Option<OwnedToken>,
-}
-
-impl Pool {
-    fn new(path: &Path, capacity: usize) -> Result<Arc<Self>> {
-        let bucket = Arc::new(TokenBucket::new(1000, capacity)?);
-        let shelf = Mutex::new(Shelf { idle: Vec::new(), in_use: 0, watch: Watch::new(capacity) });
-        Ok(Arc::new(Self { path: path.to_owned(), bucket, shelf }))
-    }
-
-    /// A connection, as soon as one more may be in use.
-    fn get(self: &Arc<Self>) -> Result<Pooled> {
-        let token = self.bucket.take_owned().wait()?;
-        self.get_with(Some(token))
-    }
-
-    fn get_with(self: &Arc<Self>, token: Option<OwnedToken>) -> Result<Pooled> {
-        let mut shelf = self.shelf.lock().unwrap();
-        let idle = shelf.idle.pop();
-        shelf.in_use += 1;
-        shelf.note(&self.bucket);
-        drop(shelf);
-        // Made first, so that it is counted out again if the connection cannot be opened.
-        let mut pooled = Pooled { connection: idle, pool: Arc::clone(self), _token: token };
-        if pooled.connection.is_none() {
-            pooled.connection = Some(Counted::open(&self.path)?);
-        }
-        Ok(pooled)
-    }
-
-    /// Never waits. Those that are in use stay so; idle ones that are too many are closed at once.
-    fn resize(&self, capacity: usize) -> Result<()> {
-        let mut shelf = self.shelf.lock().unwrap();
-        self.bucket.set_capacity(capacity)?;
-        shelf.watch.resized(&self.bucket);
-        shelf.trim(capacity);
-        shelf.note(&self.bucket);
-        Ok(())
+impl Connections {
+    fn record(&mut self) {
+        self.history.record(self.start.elapsed(), self.size, self.open);
     }
 }
 
-impl Shelf {
-    fn trim(&mut self, capacity: usize) {
-        self.idle.truncate(capacity.saturating_sub(self.in_use));
-    }
+/// A connection that is counted while it is open.
+struct Counted {
+    connection: Connection,
+    all: Arc<Mutex<Connections>>,
+}
 
-    fn note(&mut self, bucket: &TokenBucket) {
-        self.watch.look(bucket, self.in_use + self.idle.len());
+impl Counted {
+    fn open(path: &Path, all: &Arc<Mutex<Connections>>) -> Result<Self> {
+        let connection = Connection::open(path)?;
+        connection.busy_timeout(Duration::from_secs(10))?;
+        connection.pragma_update(None, "synchronous", "OFF")?;
+        let mut counts = all.lock().unwrap();
+        counts.open += 1;
+        counts.opened += 1;
+        counts.record();
+        Ok(Self { connection, all: Arc::clone(all) })
     }
 }
 
-impl Pooled {
-    fn connection(&self) -> &Connection {
-        &self.connection.as_ref().expect("it is taken away on drop only").connection
-    }
-}
-
-impl Drop for Pooled {
+impl Drop for Counted {
     fn drop(&mut self) {
-        let mut shelf = self.pool.shelf.lock().unwrap();
-        shelf.in_use -= 1;
-        shelf.idle.extend(self.connection.take());
-        shelf.trim(self.pool.bucket.capacity());
-        shelf.note(&self.pool.bucket);
+        let mut counts = self.all.lock().unwrap();
+        counts.open -= 1;
+        counts.record();
     }
 }
 
@@ -126,112 +88,143 @@ fn main() -> Result<ExitCode> {
     let setup = Connection::open(&path)?;
     setup.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE jobs (worker INTEGER, job INTEGER)")?;
 
-    let pool = Pool::new(&path, CAPACITIES[0])?;
     let start = Instant::now();
-    let counts = thread::scope(|scope| -> Result<Vec<i64>> {
-        let without_bucket = options.without_bucket;
-        let workers: Vec<_> = (0..WORKERS)
-            .map(|worker| {
-                let pool = &pool;
-                scope.spawn(move || work(pool, worker, phase, without_bucket))
-            })
-            .collect();
-        let resized = resize(&pool, phase);
-        // Now nobody waits any more, and all go home.
-        pool.bucket.close_with("the work is done");
-        resized?;
-        workers.into_iter().map(|worker| worker.join().expect("no panic")).collect()
+    let all = Connections { start, size: SIZES[0], open: 0, opened: 0, history: History::default() };
+    let all = Arc::new(Mutex::new(all));
+    let (pool_path, pool_all) = (path.clone(), Arc::clone(&all));
+    let pool = Pool::new(SIZES[0], move || Counted::open(&pool_path, &pool_all))?;
+    let in_use = Mutex::new((0, Monitor::new(SIZES[0])));
+    let path_without_pool = options.without_bucket.then_some(path);
+    let work = Work { pool, all: Arc::clone(&all), in_use, phase, path_without_pool };
+    let (surplus, counts) = thread::scope(|scope| -> Result<_> {
+        let work = &work;
+        let workers: Vec<_> = (0..WORKERS).map(|worker| scope.spawn(move || work.run(worker))).collect();
+        let surplus = work.resize_all();
+        // No worker waits any longer, and all of them finish.
+        work.pool.bucket.close_with("the work is done");
+        let counts: Result<Vec<i64>> = workers.into_iter().map(|worker| worker.join().expect("no panic")).collect();
+        Ok((surplus?, counts?))
     })?;
     let end = start.elapsed();
 
-    let pool = Arc::into_inner(pool).ok_or("somebody still has the pool")?;
-    let in_use = pool.bucket.outstanding();
-    let shelf = pool.shelf.into_inner().unwrap();
-    drop(shelf.idle);
+    let outstanding = work.pool.bucket.outstanding();
+    let Work { pool, in_use, .. } = work;
+    drop(pool);
+    let (_, monitor) = in_use.into_inner()?;
+    let all = all.lock().unwrap();
+    let Connections { open, opened, .. } = *all;
     let mut claims = Claims::default();
-    shelf.watch.check(&mut claims, "connections were open");
-    let [open, opened, most] = [OPEN.load(Ordering::SeqCst), OPENED.load(Ordering::SeqCst), MOST.load(Ordering::SeqCst)];
-    let largest = CAPACITIES.into_iter().max().unwrap_or(0);
-    claims.check(most <= largest, format_args!("{most} connections were open at most, and {largest} were allowed at most"));
-    claims.check(open == 0 && in_use == 0, format_args!("of {opened} connections that were opened, {open} are still open"));
+    monitor.check(&mut claims, "connections in use");
+    claims.check(surplus == 0, format_args!("{surplus} of {} resizes left surplus connections open", SIZES.len()));
+    claims.check(open == 0 && outstanding == 0, format_args!("of {opened} connections that were opened, {open} are still open"));
     let done: i64 = counts.iter().sum();
     let rows: i64 = setup.query_row("SELECT count(*) FROM jobs", (), |row| row.get(0))?;
-    claims.check(
-        done == rows && counts.iter().all(|&count| count > 0),
-        format_args!("{done} jobs by {WORKERS} workers, {rows} rows"),
-    );
+    let all_worked = counts.iter().all(|&count| count > 0);
+    claims.check(done == rows && all_worked, format_args!("{done} jobs by {WORKERS} workers, {rows} rows in the database"));
 
     if let Some(path) = &options.common.svg {
-        let lines = shelf.watch.lines("open connections", end);
-        example_support::draw(path, "A pool that is resized while it is used", &[Chart { y: "connections", lines }])?;
+        let chart = |title, lines| Chart { title, unit: "connections", change: "resized", lines };
+        let charts = [
+            chart("Open connections, including idle ones", all.history.lines("size of the pool", "open", end)),
+            chart("Connections in use", monitor.lines("size of the pool", "in use", end)),
+        ];
+        let note = "A shrink closes idle connections at once, and connections in use as they come back.";
+        example_support::draw(path, "A connection pool that is resized while it is used", &charts, &[note])?;
     }
     Ok(claims.verdict())
 }
 
-fn resize(pool: &Pool, phase: Duration) -> Result<()> {
-    let mut progress = Progress::new();
-    for capacity in CAPACITIES {
-        pool.resize(capacity)?;
-        let until = Instant::now() + phase;
-        while Instant::now() < until {
-            thread::sleep(Duration::from_millis(20));
-            progress.say(format_args!("capacity {capacity}, {} connections open", OPEN.load(Ordering::SeqCst)));
+struct Work {
+    pool: Arc<Pool<Counted>>,
+    all: Arc<Mutex<Connections>>,
+    in_use: Mutex<(usize, Monitor)>,
+    phase: Duration,
+    path_without_pool: Option<PathBuf>,
+}
+
+impl Work {
+    /// Resizes the pool from phase to phase. Returns after how many of the resizes too many connections stayed open.
+    fn resize_all(&self) -> Result<usize> {
+        let mut progress = Progress::new();
+        let mut surplus = 0;
+        for size in SIZES {
+            self.resize(size)?;
+            let until = Instant::now() + self.phase;
+            while Instant::now() < until {
+                thread::sleep(Duration::from_millis(20));
+                progress.print(format_args!("pool of {size}, {} connections open", self.open()));
+            }
+            surplus += usize::from(!self.is_settled(size));
         }
+        // Even if the last size is small, each worker gets its turn.
+        self.resize(WORKERS)?;
+        Ok(surplus)
     }
-    // From 0, say, the workers go on.
-    pool.resize(WORKERS)
-}
 
-/// One job after the other, until the bucket is closed. Returns how many.
-fn work(pool: &Arc<Pool>, worker: usize, phase: Duration, without_bucket: bool) -> Result<i64> {
-    let mut job = 0;
-    // They take different times, so that connections come back one by one.
-    let times = [1, 9, 2, 16, 3, 25].map(|time| phase * time / 100);
-    loop {
-        let pooled = if without_bucket {
-            if pool.bucket.is_closed() {
-                return Ok(job);
+    fn open(&self) -> usize {
+        self.all.lock().unwrap().open
+    }
+
+    /// Whether the surplus connections are closed once those in use are back.
+    fn is_settled(&self, size: usize) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        if !self.pool.bucket.settled().wait_deadline(deadline) {
+            return false;
+        }
+        while self.open() > size {
+            if Instant::now() > deadline {
+                return false;
             }
-            pool.get_with(None)?
-        } else {
-            match pool.get() {
-                Ok(pooled) => pooled,
-                Err(_) if pool.bucket.is_closed() => return Ok(job),
-                Err(error) => return Err(error),
+            thread::sleep(Duration::from_millis(1));
+        }
+        true
+    }
+
+    fn resize(&self, size: usize) -> Result<()> {
+        self.all.lock().unwrap().size = size;
+        // The lock is for the monitor only.
+        let (in_use, monitor) = &mut *self.in_use.lock().unwrap();
+        self.pool.resize(size)?;
+        monitor.resized(&self.pool.bucket);
+        monitor.record(&self.pool.bucket, *in_use);
+        self.all.lock().unwrap().record();
+        Ok(())
+    }
+
+    fn change_in_use(&self, change: impl FnOnce(&mut usize)) {
+        let (in_use, monitor) = &mut *self.in_use.lock().unwrap();
+        change(in_use);
+        monitor.record(&self.pool.bucket, *in_use);
+    }
+
+    /// Does one job after another until the pool is closed. Returns how many.
+    fn run(&self, worker: usize) -> Result<i64> {
+        let mut job = 0;
+        // Of different lengths, so that connections come back one by one.
+        let times = [1, 9, 2, 16, 3, 25].map(|time| self.phase * time / 100);
+        while !self.pool.bucket.is_closed() {
+            let time = times[(worker + usize::try_from(job)?) % times.len()];
+            if let Some(path) = &self.path_without_pool {
+                self.insert(&Counted::open(path, &self.all)?, worker, job, time)?;
+            } else {
+                match self.pool.get() {
+                    Ok(pooled) => self.insert(&pooled, worker, job, time)?,
+                    Err(_) if self.pool.bucket.is_closed() => break,
+                    Err(error) => return Err(error),
+                }
             }
-        };
-        pooled.connection().execute("INSERT INTO jobs VALUES (?1, ?2)", (i64::try_from(worker)?, job))?;
-        let time = times[(worker + usize::try_from(job)?) % times.len()];
+            thread::sleep(time / 2);
+            job += 1;
+        }
+        Ok(job)
+    }
+
+    fn insert(&self, counted: &Counted, worker: usize, job: i64, time: Duration) -> Result<()> {
+        self.change_in_use(|in_use| *in_use += 1);
+        let inserted = counted.connection.execute("INSERT INTO jobs VALUES (?1, ?2)", (i64::try_from(worker)?, job));
         thread::sleep(time);
-        drop(pooled);
-        thread::sleep(time / 2);
-        job += 1;
-    }
-}
-
-static OPEN: AtomicUsize = AtomicUsize::new(0);
-static OPENED: AtomicUsize = AtomicUsize::new(0);
-static MOST: AtomicUsize = AtomicUsize::new(0);
-
-/// A connection that is counted while it is open.
-struct Counted {
-    connection: Connection,
-}
-
-impl Counted {
-    fn open(path: &Path) -> Result<Self> {
-        let connection = Connection::open(path)?;
-        OPENED.fetch_add(1, Ordering::SeqCst);
-        MOST.fetch_max(OPEN.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-        let counted = Self { connection };
-        counted.connection.busy_timeout(Duration::from_secs(10))?;
-        counted.connection.pragma_update(None, "synchronous", "OFF")?;
-        Ok(counted)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        OPEN.fetch_sub(1, Ordering::SeqCst);
+        self.change_in_use(|in_use| *in_use -= 1);
+        inserted?;
+        Ok(())
     }
 }

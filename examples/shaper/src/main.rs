@@ -1,11 +1,11 @@
-//! A file sent through TCP at a rate that changes on the way.
+//! Sends a file through TCP at a rate that changes on the way.
 //!
 //! ```sh
 //! cargo run --release -p shaper -- FILE
 //! ```
 //!
-//! A token is a byte. The sender takes as many as it is going to write, and forgets them; a thread with a [`Refill`] puts new ones in, and
-//! changes the rate from phase to phase. The receiver, at the other end of a connection over the loopback interface, measures.
+//! A token is a byte. Before each write, the sender waits until a [`RateLimiter`] grants as many tokens as there are bytes. Another thread
+//! changes the rate from phase to phase. The receiver, at the other end of a connection over the loopback interface, measures the rate.
 
 #![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "moderate numbers")]
 
@@ -18,33 +18,33 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use example_support::{Chart, Claims, Common, Line, Progress, Result};
+use example_support::{Chart, Claims, Common, Kind, Line, Progress, Result};
 use sha2::{Digest as _, Sha256};
-use token_bucket::{Refill, TokenBucket};
+use token_bucket::RateLimiter;
 
 const MIB: usize = 1 << 20;
 const SECOND: Duration = Duration::from_secs(1);
-/// What is written at a time. It must not be above the burst, for more tokens than that are never there at once.
+/// How many bytes are written at a time. More than the burst are never granted at once.
 const BLOCK: usize = 16 << 10;
-const BURST: usize = MIB;
-const TICK: Duration = Duration::from_millis(1);
-/// Bytes per second, phase by phase, and again from the first one.
+const BURST: usize = MIB / 4;
+const BLINK: Duration = Duration::from_millis(5);
+/// Bytes per second, phase by phase. After the last one, the first one follows again.
 const RATES: [usize; 3] = [8 * MIB, 2 * MIB, 16 * MIB];
 
-/// Sends a file through TCP at a rate that changes on the way, and measures the rate at the other end.
+/// Sends a file through TCP at a rate that changes on the way, and measures the rate at the receiver.
 #[derive(Parser)]
-#[command(name = "shaper", after_help = "Exit status: 1 if the file did not arrive as it was, or not at the rates that were set.")]
+#[command(name = "shaper", after_help = "Exit status: 1 if the file arrived damaged, or not at the rates that were set.")]
 struct Options {
-    /// The file to send [default: one that is made up, and lasts for all phases]
+    /// The file to send [default: generated, large enough for all phases]
     file: Option<PathBuf>,
     #[command(flatten)]
     common: Common,
-    /// Send without tokens, to see how fast it would be
+    /// Send without the limiter, to see how fast that is
     #[arg(long)]
-    without_bucket: bool,
+    without_limiter: bool,
 }
 
-/// What was received, and when how much of it.
+/// The received bytes, and how many there were at which time.
 struct Received {
     bytes: Vec<u8>,
     counts: Vec<(Instant, usize)>,
@@ -52,57 +52,59 @@ struct Received {
 
 fn main() -> Result<ExitCode> {
     let options = Options::parse();
-    // A busy machine may send less. (It is the short form that others run beside other things.)
+    // A busy machine sends less. Only the short mode allows for that.
     let (phase, scale, less, more) = if options.common.short { (SECOND * 3 / 5, 4, 0.9, 0.5) } else { (SECOND * 2, 1, 0.05, 0.05) };
     let rates = RATES.map(|rate| rate / scale);
-    let made_up;
+    let generated;
     let path: &Path = if let Some(path) = &options.file {
         path
     } else {
-        made_up = make_up(rates.iter().map(|&rate| (rate as f64 * phase.as_secs_f64()) as usize).sum())?;
-        made_up.path()
+        generated = generate(rates.iter().map(|&rate| (rate as f64 * phase.as_secs_f64()) as usize).sum())?;
+        generated.path()
     };
     let length = path.metadata()?.len();
 
-    // Empty at first: tokens come by time alone.
-    let bucket = TokenBucket::new(BURST, BURST)?;
-    bucket.try_take_many(BURST)?.forget();
+    // The thread that changes the rates sets the first one as well, so that it knows when.
+    let limiter = RateLimiter::new(0, SECOND, BURST)?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let mut stream = TcpStream::connect(listener.local_addr()?)?;
     let start = Instant::now();
     let (received, changes) = thread::scope(|scope| -> Result<_> {
-        let driver = scope.spawn(|| drive(&bucket, &rates, phase));
+        let changer = scope.spawn(|| change_rates(&limiter, &rates, phase));
         let receiver = scope.spawn(|| receive(&listener, length));
-        let sent = send(path, &mut stream, (!options.without_bucket).then_some(&bucket));
-        // Whatever has happened, the others are to end.
-        bucket.close();
+        let sent = send(path, &mut stream, (!options.without_limiter).then_some(&limiter));
+        // Ends the other threads, even after an error.
+        limiter.close();
         stream.shutdown(Shutdown::Both)?;
         let received = receiver.join().expect("no panic")?;
         sent?;
-        Ok((received, driver.join().expect("no panic")?))
+        Ok((received, changer.join().expect("no panic")?))
     })?;
 
     let mut claims = Claims::default();
     let sum = |bytes: &[u8]| format!("{:x}", Sha256::digest(bytes));
     let (length, sum, sent) = (received.bytes.len(), sum(&received.bytes), sum(&fs::read(path)?));
-    claims.check(sum == sent, format_args!("{length} bytes have arrived as they were, SHA-256 {sum}"));
+    claims.check(sum == sent, format_args!("{length} bytes arrived undamaged, SHA-256 {sum}"));
 
-    // What the bucket promises at every moment, however busy the machine is.
+    // The limiter guarantees this at every moment, even on a busy machine.
     let ahead = received.counts.iter().map(|&(at, count)| count as f64 - due(&changes, at)).fold(0.0, f64::max);
-    claims.check(ahead <= BLOCK as f64, format_args!("at no moment had more arrived than was due, but for {ahead:.0} bytes"));
+    claims.check(
+        ahead <= BURST as f64 + 1.0,
+        format_args!("never more than a burst ahead of the rate: at most {:.0} KiB of {}", ahead / 1024.0, BURST / 1024),
+    );
 
     let end = received.counts.last().ok_or("nothing was received")?.0;
     for (index, &(begin, rate)) in changes.iter().enumerate() {
         let stop = changes.get(index + 1).map_or(end, |next| next.0.min(end));
-        // What was late in the phase before, is given some time; and the last one may be cut short.
+        // The first third is left out, as bytes of the phase before may arrive late. The last phase may be cut short.
         let begin = begin + phase / 3;
         let length = stop.saturating_duration_since(begin);
         if length >= phase / 3 {
             let measured = (count_at(&received.counts, stop) - count_at(&received.counts, begin)) as f64 / length.as_secs_f64();
-            let claim = format!("phase {}: {:.2} MiB/s were set, {:.2} measured", index + 1, mib(rate as f64), mib(measured));
+            let claim = format!("phase {}: {:.2} MiB/s set, {:.2} measured", index + 1, mib(rate as f64), mib(measured));
             claims.check(
                 (1.0 - less..=1.0 + more).contains(&(measured / rate as f64)),
-                format_args!("{claim}, {:.0}% less and {:.0}% more allowed", less * 100.0, more * 100.0),
+                format_args!("{claim} (tolerance −{:.0}% and +{:.0}%)", less * 100.0, more * 100.0),
             );
         }
     }
@@ -113,32 +115,37 @@ fn main() -> Result<ExitCode> {
             let bytes = count_at(&received.counts, start + bin * n) - count_at(&received.counts, start + bin * (n - 1));
             (bin * n, mib(bytes as f64) / bin.as_secs_f64())
         });
-        let lines = vec![Line::set("set", set, end - start), Line::measured("measured at the other end", measured)];
-        example_support::draw(path, "A file sent at a rate that changes", &[Chart { y: "MiB per second", lines }])?;
+        let lines = vec![
+            Line::steps(Kind::Limit, "rate limit", set, end - start).marked(),
+            Line::measured(Kind::Use, "rate measured by the receiver", measured),
+        ];
+        let chart = Chart { title: "Rate of a TCP connection", unit: "MiB per second", change: "limit changed", lines };
+        example_support::draw(path, "Sending a file at a rate that changes on the way", &[chart], &[])?;
     }
     Ok(claims.verdict())
 }
 
-/// Puts tokens into the bucket until it is closed. Returns when which rate was set.
-fn drive(bucket: &TokenBucket, rates: &[usize], phase: Duration) -> Result<Vec<(Instant, usize)>> {
-    let mut changes = Vec::new();
-    let mut refill = Refill::new(0, SECOND)?;
+/// Changes the rate until the limiter is closed. Returns when which rate came into force.
+fn change_rates(limiter: &RateLimiter, rates: &[usize], phase: Duration) -> Result<Vec<(Instant, usize)>> {
     let start = Instant::now();
+    let mut changes: Vec<(Instant, usize)> = Vec::new();
     for (&rate, n) in rates.iter().cycle().zip(1..) {
-        changes.push((Instant::now(), rate));
-        refill.set_rate_now(rate, SECOND)?;
+        let before = Instant::now();
+        limiter.set_rate(rate, SECOND)?;
+        // The moment is not known exactly: of the two rates, assume the higher one.
+        let is_raised = changes.last().is_none_or(|&(_, last)| rate > last);
+        changes.push((if is_raised { before } else { Instant::now() }, rate));
         while start.elapsed() < phase * n {
-            if bucket.is_closed() {
+            if limiter.is_closed() {
                 return Ok(changes);
             }
-            refill.tick_now(bucket);
-            thread::sleep(TICK);
+            thread::sleep(BLINK);
         }
     }
     Ok(changes)
 }
 
-fn send(path: &Path, stream: &mut TcpStream, bucket: Option<&TokenBucket>) -> Result<()> {
+fn send(path: &Path, stream: &mut TcpStream, limiter: Option<&RateLimiter>) -> Result<()> {
     let mut file = File::open(path)?;
     let mut block = vec![0; BLOCK];
     loop {
@@ -146,8 +153,8 @@ fn send(path: &Path, stream: &mut TcpStream, bucket: Option<&TokenBucket>) -> Re
         if length == 0 {
             return Ok(());
         }
-        if let Some(bucket) = bucket {
-            bucket.take_many(length).wait()?.forget();
+        if let Some(limiter) = limiter {
+            limiter.wait(length)?;
         }
         stream.write_all(&block[..length])?;
     }
@@ -165,11 +172,11 @@ fn receive(listener: &TcpListener, in_all: u64) -> io::Result<Received> {
         }
         received.bytes.extend_from_slice(&buffer[..length]);
         received.counts.push((Instant::now(), received.bytes.len()));
-        progress.say(format_args!("{:.1} MiB of {:.1}", mib(received.bytes.len() as f64), mib(in_all as f64)));
+        progress.print(format_args!("{:.1} of {:.1} MiB received", mib(received.bytes.len() as f64), mib(in_all as f64)));
     }
 }
 
-/// What the rates had yielded at that moment.
+/// How many bytes the rates allowed until that moment.
 fn due(changes: &[(Instant, usize)], at: Instant) -> f64 {
     let ends = changes.iter().skip(1).map(|change| change.0.min(at)).chain([at]);
     changes.iter().zip(ends).map(|(&(begin, rate), end)| rate as f64 * end.saturating_duration_since(begin).as_secs_f64()).sum()
@@ -184,8 +191,8 @@ fn mib(bytes: f64) -> f64 {
     bytes / MIB as f64
 }
 
-/// A file of bytes that no one can mistake for others.
-fn make_up(length: usize) -> io::Result<tempfile::NamedTempFile> {
+/// Creates a file of pseudo-random bytes.
+fn generate(length: usize) -> io::Result<tempfile::NamedTempFile> {
     let mut file = tempfile::NamedTempFile::new()?;
     let mut state = 1_u64;
     let words = std::iter::from_fn(|| {

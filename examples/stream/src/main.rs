@@ -1,13 +1,13 @@
-//! Streams with as many items in work as there are tokens, and a server that goes down in order.
+//! Bounds concurrency in streams, and shuts a server down gracefully.
 //!
 //! ```sh
 //! cargo run --release -p stream
 //! ```
 //!
-//! [`tokens`] makes a stream of a bucket. Zipped with a stream of items, each item comes with its token, so the next one is taken out of
-//! the stream when it may be worked on. The client does so with the requests that it sends, by `for_each_concurrent`; the server with the
-//! connections that it accepts, each in a task of its own. Both limits are changed on the way. At the end the server accepts no more, closes its
-//! bucket, and waits until every token is back: then all that were accepted have been answered.
+//! [`tokens`] turns a bucket into a stream of tokens. Zipped with a stream of items, it yields each item together with a token, so an item
+//! is taken from its stream only when it may be processed. The client bounds its concurrent requests this way, with `for_each_concurrent`;
+//! the server its connections, each of which has its own task. Both limits change at run time. At the end the server stops accepting
+//! connections, closes its bucket, and waits until all tokens are back: then every accepted connection has been answered.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use std::{future, io};
 
 use clap::Parser;
-use example_support::{Chart, Claims, Common, Progress, Result, Watch};
+use example_support::{Chart, Claims, Common, Monitor, Progress, Result};
 use futures::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use futures::{Stream, StreamExt as _, stream};
 use futures_lite::FutureExt as _;
@@ -29,18 +29,18 @@ use token_bucket::{OwnedToken, TokenBucket};
 const CAPACITIES: [(usize, usize); 4] = [(8, 32), (32, 32), (32, 10), (12, 20)];
 const ANSWER: usize = 3000;
 
-/// Sends requests to a server that goes down, both on streams with a limit that changes.
+/// Sends requests to a server that shuts down gracefully, with a concurrency limit on both sides that changes.
 #[derive(Parser)]
-#[command(name = "stream", after_help = "Exit status: 1 if too much was worked on at a time, or the server cut an answer off.")]
+#[command(name = "stream", after_help = "Exit status: 1 if a limit was exceeded, or the server cut off an answer.")]
 struct Options {
     #[command(flatten)]
     common: Common,
-    /// Send without tokens, to see too many requests in flight
+    /// Send requests without tokens, to see too many of them in flight
     #[arg(long)]
     without_bucket: bool,
 }
 
-/// One token after the other, as long as the bucket is open.
+/// A stream of tokens that ends when the bucket is closed.
 fn tokens(bucket: Arc<TokenBucket>) -> impl Stream<Item = OwnedToken> {
     stream::unfold(bucket, |bucket| async {
         let token = bucket.take_owned().await.ok()?;
@@ -48,29 +48,29 @@ fn tokens(bucket: Arc<TokenBucket>) -> impl Stream<Item = OwnedToken> {
     })
 }
 
-/// A bucket, and how many are worked on with its tokens.
+/// The client or the server: its bucket, and how many of its tasks hold a token.
 struct Side {
     bucket: Arc<TokenBucket>,
-    in_work: Mutex<(usize, Watch)>,
+    in_flight: Mutex<(usize, Monitor)>,
 }
 
 impl Side {
     fn new(capacity: usize) -> Result<Arc<Self>> {
         let bucket = Arc::new(TokenBucket::new(100, capacity)?);
-        Ok(Arc::new(Self { bucket, in_work: Mutex::new((0, Watch::new(capacity))) }))
+        Ok(Arc::new(Self { bucket, in_flight: Mutex::new((0, Monitor::new(capacity))) }))
     }
 
     fn change(&self, change: impl FnOnce(&mut usize)) {
-        let (in_work, watch) = &mut *self.in_work.lock().unwrap();
-        change(in_work);
-        watch.look(&self.bucket, *in_work);
+        let (in_flight, monitor) = &mut *self.in_flight.lock().unwrap();
+        change(in_flight);
+        monitor.record(&self.bucket, *in_flight);
     }
 
     fn resize(&self, capacity: usize) -> Result<()> {
-        let (in_work, watch) = &mut *self.in_work.lock().unwrap();
+        let (in_flight, monitor) = &mut *self.in_flight.lock().unwrap();
         self.bucket.set_capacity(capacity)?;
-        watch.resized(&self.bucket);
-        watch.look(&self.bucket, *in_work);
+        monitor.resized(&self.bucket);
+        monitor.record(&self.bucket, *in_flight);
         Ok(())
     }
 }
@@ -96,30 +96,33 @@ fn main() -> Result<ExitCode> {
             let until = Instant::now() + phase;
             while Instant::now() < until {
                 Timer::after(Duration::from_millis(10)).await;
-                progress.say(format_args!("limits of client and server: {of_client} and {of_server}"));
+                progress.print(format_args!("client limit {of_client}, server limit {of_server}"));
             }
         }
-        // Under load.
+        // The load goes on while the server shuts down.
         drop(stop);
         let served = serving.await?;
         let Counts { answered, refused, cut_off } = requests.await;
-        client.in_work.lock().unwrap().1.check(&mut claims, "requests in flight");
-        server.in_work.lock().unwrap().1.check(&mut claims, "connections served");
+        client.in_flight.lock().unwrap().1.check(&mut claims, "requests in flight");
+        server.in_flight.lock().unwrap().1.check(&mut claims, "connections being served");
         claims.check(
             served == answered && cut_off == 0 && answered > 0,
-            format_args!("{served} served before the server was gone, {answered} answered, {refused} refused, {cut_off} cut off"),
+            format_args!(
+                "{served} requests served, {answered} answered completely, {cut_off} cut off; {refused} refused after the shutdown"
+            ),
         );
         Result::<()>::Ok(())
     }))?;
 
     if let Some(path) = &options.common.svg {
         let end = start.elapsed();
-        let lines = |side: &Side, name| side.in_work.lock().unwrap().1.lines(name, end);
-        let charts = [
-            Chart { y: "client", lines: lines(&client, "requests in flight") },
-            Chart { y: "server", lines: lines(&server, "connections served") },
-        ];
-        example_support::draw(path, "Streams with limits, and a server that goes down in order", &charts)?;
+        let chart = |title, unit, side: &Side, name| {
+            let lines = side.in_flight.lock().unwrap().1.lines("limit", name, end);
+            Chart { title, unit, change: "limit changed", lines }
+        };
+        let charts = [chart("Client", "requests", &client, "in flight"), chart("Server", "connections", &server, "being served")];
+        let note = "At the end, the server stops accepting connections and finishes those it has accepted.";
+        example_support::draw(path, "Concurrency limits on two streams, and a graceful shutdown", &charts, &[note])?;
     }
     Ok(claims.verdict())
 }
@@ -131,7 +134,7 @@ struct Counts {
     cut_off: usize,
 }
 
-/// Sends requests until the server is gone.
+/// Sends requests until the server has shut down.
 async fn request_all(client: Arc<Side>, address: SocketAddr, without_bucket: bool) -> Counts {
     let (is_gone, counts) = (AtomicBool::new(false), [const { AtomicUsize::new(0) }; 3]);
     let tokens = if without_bucket {
@@ -139,18 +142,18 @@ async fn request_all(client: Arc<Side>, address: SocketAddr, without_bucket: boo
     } else {
         tokens(Arc::clone(&client.bucket)).map(Some).boxed()
     };
-    // Without a limit of its own: there are no more items than tokens.
+    // No limit is needed here: there are no more items than tokens.
     tokens
         .take_while(|_| future::ready(!is_gone.load(Ordering::SeqCst)))
         .zip(stream::iter(0_u64..))
         .for_each_concurrent(None, async |(_token, number)| {
-            client.change(|in_work| *in_work += 1);
+            client.change(|in_flight| *in_flight += 1);
             let kind = match request(address, number).await {
                 Ok(true) => 0,
                 Ok(false) => 2,
                 Err(_) => 1,
             };
-            client.change(|in_work| *in_work -= 1);
+            client.change(|in_flight| *in_flight -= 1);
             counts[kind].fetch_add(1, Ordering::SeqCst);
             is_gone.fetch_or(kind == 1, Ordering::SeqCst);
         })
@@ -159,7 +162,7 @@ async fn request_all(client: Arc<Side>, address: SocketAddr, without_bucket: boo
     Counts { answered, refused, cut_off }
 }
 
-/// True if the answer was complete; an error if there was none at all.
+/// Returns whether the answer was complete, or an error if there was none at all.
 async fn request(address: SocketAddr, number: u64) -> io::Result<bool> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(&number.to_be_bytes()).await?;
@@ -172,7 +175,7 @@ async fn request(address: SocketAddr, number: u64) -> io::Result<bool> {
     Ok(result.is_ok() && answer.into_iter().eq(expected))
 }
 
-/// Serves until it is stopped, and all that it has begun. Returns how many connections that were.
+/// Serves connections until it is stopped, and finishes those it has accepted. Returns how many it served.
 async fn serve(
     server: Arc<Side>,
     listener: TcpListener,
@@ -184,29 +187,29 @@ async fn serve(
         let (server, served) = (Arc::clone(&server), Arc::clone(&served));
         executor
             .spawn(async move {
-                server.change(|in_work| *in_work += 1);
+                server.change(|in_flight| *in_flight += 1);
                 let result = match connection {
                     Ok(connection) => answer(connection).await,
                     Err(error) => Err(error),
                 };
                 served.fetch_add(usize::from(result.is_ok()), Ordering::SeqCst);
-                server.change(|in_work| *in_work -= 1);
+                server.change(|in_flight| *in_flight -= 1);
                 drop(token);
             })
             .detach();
     });
-    // What is dropped with the stream: the token for a connection that has not come.
+    // Dropping the stream also drops the token for a connection that has not arrived.
     accept
         .or(async {
             let _ = stopped.recv().await;
         })
         .await;
-    server.bucket.close_with("the server is going down");
+    server.bucket.close_with("the server is shutting down");
     server.bucket.idle().await;
     Ok(served.load(Ordering::SeqCst))
 }
 
-/// Half of the answer at first, and some work before each half.
+/// Sends the answer in two halves, with some work before each.
 async fn answer(mut connection: TcpStream) -> io::Result<()> {
     let mut number = [0; 8];
     connection.read_exact(&mut number).await?;

@@ -1,12 +1,12 @@
-//! Runs the program in its short form, in which it checks what it claims.
+//! Runs the short mode of the program, which checks its own claims.
 #![cfg(unix)]
 
-use example_support::testing::{claim_breaks, claims_hold};
+use example_support::testing::{claim_fails, claims_hold};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_stream");
 
 #[test]
 fn ends_in_order() {
     claims_hold(PROGRAM, 3);
-    claim_breaks(PROGRAM, "--without-bucket", "were allowed");
+    claim_fails(PROGRAM, "--without-bucket", "were allowed");
 }

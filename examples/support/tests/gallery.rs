@@ -1,4 +1,4 @@
-//! The README beside the programs shows each of them.
+//! The README of the examples shows every program.
 
 use std::fs;
 use std::path::Path;
