@@ -852,8 +852,26 @@ mod tests {
                 assert!(queue.takers() + queue.others() <= 2 * 17, "{kind:?}");
                 combiner.put_back(queue);
             }
+            assert_eq!(combiner.waiting(), usize::from(kind == Kind::Take), "the first one");
             serve(&combiner, kind);
             assert!(matches!(poll(&combiner, &first), Poll::Ready(Ok(_))));
+        }
+    }
+
+    /// **C3**, **C4** An owner that leaves looks again if another thread has come meanwhile.
+    #[test]
+    fn an_owner_does_not_leave_a_waiter_in_the_inbox() {
+        for kind in KINDS {
+            let combiner = combiner(Fairness::Fifo, kind);
+            let queue = combiner.own().expect("it is new");
+            let mut waiter = enqueue(&combiner, kind);
+            assert!(combiner.state().needs_recheck() && combiner.own().is_none());
+            let queue = combiner.leave(queue).expect("the owner has to go on");
+            combiner.serve(queue, combiner.state(), &mut WakeList::new());
+            assert!(!combiner.state().needs_recheck());
+            serve(&combiner, kind);
+            assert!(matches!(poll(&combiner, &waiter), Poll::Ready(Ok(_))), "{kind:?}");
+            waiter.discard_listener();
         }
     }
 

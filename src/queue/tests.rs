@@ -641,6 +641,15 @@ fn a_dead_entry_in_front_does_not_hide_a_starving_head() {
 }
 
 #[test]
+fn a_dead_entry_in_front_loses_nothing() {
+    let mut bucket = Bucket::barging(0, 4);
+    let [a, b] = bucket.queue_all([1, 1]);
+    assert_eq!((bucket.leave(a), bucket.line()), (vec![], vec![a, b]));
+    bucket.queue.count_loss();
+    assert_eq!(bucket.queue.takers.entries.iter().map(|entry| (entry.waiter.id, entry.losses)).collect::<Vec<_>>(), [(b, 1)]);
+}
+
+#[test]
 fn a_request_keeps_its_losses_while_it_is_deferred() {
     let mut bucket = Bucket::barging(0, 4);
     let [a, b] = bucket.queue_all([4, 1]);
