@@ -63,6 +63,8 @@ pub(crate) struct Combiner {
     takers: Count,
     dead_takers: Count,
     dead_others: Count,
+    /// How many woken waiters have answered while the queue was owned.
+    unseen_answers: Count,
 }
 
 /// Gives tokens back if user code panics before they have a guard.
@@ -84,6 +86,7 @@ impl Combiner {
                 takers: Count::new(),
                 dead_takers: Count::new(),
                 dead_others: Count::new(),
+                unseen_answers: Count::new(),
             }
         }
     }
@@ -342,18 +345,19 @@ impl Combiner {
         }
     }
 
-    /// Has the queue looked at, by this thread or by the one that owns it.
+    /// A waiter was woken and has answered, or has left: the queue is looked at by this thread, or by the one that owns it.
     #[cold]
-    fn request_service(&self, wakes: &mut WakeList) {
+    fn request_service(&self, waiter: &Waiter, wakes: &mut WakeList) {
         match self.own() {
             Some(mut queue) => {
-                queue.rescan();
+                queue.unclaim(waiter.kind, waiter.ticket.get());
                 if self.has_many_dead(queue.takers() + queue.others()) {
                     queue.compact();
                 }
                 self.serve(queue, self.state.load_exact(), wakes);
             }
             None => {
+                self.unseen_answers.add(1);
                 self.state.change(|state| (state.request_recheck(), ()));
                 self.serve_if_free(wakes);
             }
@@ -429,12 +433,9 @@ impl Combiner {
     }
 
     /// As [`serve`](Self::serve), if no waiter can proceed with the tokens in `seen`.
-    ///
-    /// In a Barging bucket, HAS_WAITERS may stay although the last waiter has left. The next return clears it, unless another waiter has come.
     #[inline]
     fn finish(&self, queue: Queue, seen: State, wakes: &mut WakeList) {
-        let settled = if seen.covers(queue.summary()) { Ok(()) } else { self.settle(&queue, seen) };
-        match settled {
+        match self.settle(&queue, seen) {
             Ok(()) => {
                 if let Some(queue) = self.leave(queue) {
                     self.serve(queue, self.state.load_exact(), wakes);
@@ -462,7 +463,9 @@ impl Combiner {
             queue.count_loss();
         }
         empty_inbox(&self.inbox, |waiter| queue.push(waiter.kind, waiter.min, waiter.up_to, waiter));
-        queue.rescan();
+        if self.unseen_answers.take() > 0 {
+            queue.rescan();
+        }
         if self.has_many_dead(queue.takers() + queue.others()) {
             queue.compact();
         }
@@ -625,7 +628,7 @@ impl Combiner {
                     waiter.set_waker(waker);
                     (registered, replaced) = (true, true);
                     if waiter.phase.change(Phase::Woken, Phase::Waiting).is_ok() {
-                        self.request_service_after(waiter.kind, true, wakes);
+                        self.request_service_after(waiter, true, wakes);
                     }
                 }
                 phase => {
@@ -672,13 +675,14 @@ impl Combiner {
             Some(mut queue) => {
                 if waiter.kind != Kind::Take || !queue.remove_head_if(|head| Arc::ptr_eq(head, waiter)) {
                     self.count_dead(waiter.kind);
-                    queue.rescan();
+                    queue.unclaim(waiter.kind, waiter.ticket.get());
                 }
                 let seen = self.state.load_exact();
                 self.serve_taker(waiter.kind, queue, seen, wakes);
             }
             None => {
                 self.count_dead(waiter.kind);
+                self.unseen_answers.add(1);
                 self.state.change(|state| (state.request_recheck(), ()));
                 self.serve_if_free(wakes);
             }
@@ -698,7 +702,7 @@ impl Combiner {
             // No owner has heard of it.
             Phase::Waiting | Phase::Woken if is_known => {
                 self.count_dead(waiter.kind);
-                self.request_service_after(waiter.kind, phase == Phase::Woken, &mut WakeList::new());
+                self.request_service_after(&waiter, phase == Phase::Woken, &mut WakeList::new());
             }
             _ => {}
         }
@@ -713,12 +717,12 @@ impl Combiner {
     }
 
     /// A waiter has left, or sleeps again: others may be able to proceed instead. Where it `was_woken`, it claims no tokens any more.
-    fn request_service_after(&self, kind: Kind, was_woken: bool, wakes: &mut WakeList) {
+    fn request_service_after(&self, waiter: &Waiter, was_woken: bool, wakes: &mut WakeList) {
         // A change even if it leaves an equal word: an owner that looked at the phase before has looked at the word before, so this sees
         // what that owner served.
         let needed = self.state.change(|state| (state, state.needs_service(self.max)));
-        if needed || was_woken || kind != Kind::Take || self.has_many_dead(self.takers.get()) {
-            self.request_service(wakes);
+        if needed || was_woken || waiter.kind != Kind::Take || self.has_many_dead(self.takers.get()) {
+            self.request_service(waiter, wakes);
         }
     }
 }

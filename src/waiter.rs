@@ -13,7 +13,7 @@ use core::task::{Context, Waker};
 
 use event_listener::{Event, EventListener, IntoNotification, Listener as _};
 
-use crate::atomic::{AtomicPhase, Phase};
+use crate::atomic::{AtomicPhase, Phase, Ticket};
 use crate::queue::{Standing, Waits};
 use crate::state::Kind;
 use crate::sync::{Slot, bridge};
@@ -30,13 +30,22 @@ pub(crate) struct Waiter {
     /// The most tokens that it takes.
     pub(crate) up_to: u32,
     pub(crate) phase: AtomicPhase,
+    /// Its place in the queue.
+    pub(crate) ticket: Ticket,
     waker: Slot<Waker>,
 }
 
 impl Waiter {
     #[inline]
     pub(crate) fn new(kind: Kind, min: u32, up_to: u32, waker: &Waker) -> Arc<Self> {
-        Arc::new(Self { kind, min, up_to, phase: AtomicPhase::new(Phase::Waiting), waker: Slot::new(Some(waker.clone())) })
+        Arc::new(Self {
+            kind,
+            min,
+            up_to,
+            phase: AtomicPhase::new(Phase::Waiting),
+            ticket: Ticket::new(),
+            waker: Slot::new(Some(waker.clone())),
+        })
     }
 
     #[inline]
@@ -89,6 +98,11 @@ impl Waits for Arc<Waiter> {
             Phase::Woken => Standing::Woken,
             Phase::Granted(_) | Phase::Closed | Phase::Gone => Standing::Gone,
         }
+    }
+
+    #[inline]
+    fn set_ticket(&self, ticket: u64) {
+        self.ticket.set(ticket);
     }
 }
 

@@ -24,6 +24,7 @@ struct Waiter {
     min: u32,
     up_to: u32,
     standing: Cell<Standing>,
+    ticket: Cell<u64>,
     /// How often the queue has looked at a waiter.
     looks: Rc<Cell<usize>>,
 }
@@ -32,6 +33,10 @@ impl Waits for Rc<Waiter> {
     fn standing(&self) -> Standing {
         self.looks.set(self.looks.get() + 1);
         self.standing.get()
+    }
+
+    fn set_ticket(&self, ticket: u64) {
+        self.ticket.set(ticket);
     }
 }
 
@@ -93,7 +98,7 @@ impl Bucket {
     fn push(&mut self, kind: Kind, min: u32, up_to: u32) -> usize {
         let id = self.waiters.len();
         let (standing, looks) = (Cell::new(Standing::Waiting), Rc::clone(&self.looks));
-        let waiter = Rc::new(Waiter { id, kind, min, up_to, standing, looks });
+        let waiter = Rc::new(Waiter { id, kind, min, up_to, standing, ticket: Cell::new(0), looks });
         self.queue.push(kind, min, up_to, Rc::clone(&waiter));
         self.waiters.push(waiter);
         if kind == Kind::Take {
@@ -232,13 +237,13 @@ impl Bucket {
             if waiter.kind == Kind::Take && self.queue.remove_head_if(|head| Rc::ptr_eq(head, &waiter)) {
                 self.served += 1;
             } else {
-                self.queue.rescan();
+                self.queue.unclaim(waiter.kind, waiter.ticket.get());
             }
             self.model.takers.retain(|taker| taker.id != id);
         } else {
             waiter.standing.set(Standing::Waiting);
             self.model.takers.iter_mut().filter(|taker| taker.id == id).for_each(|taker| taker.woken = false);
-            self.queue.rescan();
+            self.queue.unclaim(waiter.kind, waiter.ticket.get());
         }
         (tried.is_ok(), self.serve())
     }
@@ -248,7 +253,7 @@ impl Bucket {
         let was_woken = self.waiters[id].standing.replace(Standing::Gone) == Standing::Woken;
         self.model.takers.retain(|taker| taker.id != id);
         if was_woken {
-            self.queue.rescan();
+            self.queue.unclaim(self.waiters[id].kind, self.waiters[id].ticket.get());
         }
         if was_woken || self.waiters[id].kind != Kind::Take || self.state.needs_service(MAX) { self.serve() } else { Vec::new() }
     }
@@ -268,7 +273,8 @@ impl Bucket {
         let Line { entries, woken, claimed } = &self.queue.takers;
         assert!(entries.iter().is_sorted_by(|a, b| a.ticket < b.ticket), "arrival order: {:?}", self.line());
         assert!(entries.iter().is_sorted_by_key(|entry| entry.waiter.id), "arrival order: {:?}", self.line());
-        let claims = entries.iter().take(*woken).filter(|entry| entry.claims);
+        let claims = entries.iter().filter(|entry| entry.claims);
+        assert!(*woken <= entries.len());
         assert_eq!(*claimed, claims.map(|entry| i64::from(entry.min)).sum::<i64>());
         assert!(self.queue.deferred.iter().all(|(key, entry)| *key == (entry.min, entry.ticket)));
         let pushed = self.waiters.iter().filter(|waiter| waiter.kind == Kind::Take).count();
@@ -283,7 +289,10 @@ impl Bucket {
             "no request is deferred without need"
         );
         let line = &self.queue.takers;
-        assert!(line.entries.front().is_none_or(|head| head.waiter.lives() && i64::from(head.min) <= satisfiable));
+        assert!(line.entries.front().is_none_or(|head| head.waiter.lives()));
+        // Without a token, none behind it could be served.
+        let is_satisfiable = |head: &Entry<_>| i64::from(head.min) <= satisfiable;
+        assert!(self.state.available() <= 0 || line.entries.front().is_none_or(is_satisfiable));
         // Only what has been looked at can claim, and none of these sleeps.
         assert!(line.entries.iter().take(line.woken).all(|entry| entry.waiter.standing.get() != Standing::Waiting));
         assert!(line.entries.iter().take(line.woken).all(|entry| entry.claims == entry.waiter.lives()));
@@ -860,7 +869,7 @@ fn deferred_requests_that_a_resize_cannot_serve_are_not_looked_at() {
 
 fn new_waiter(bucket: &Bucket) -> Rc<Waiter> {
     let (standing, looks) = (Cell::new(Standing::Waiting), Rc::clone(&bucket.looks));
-    Rc::new(Waiter { id: 0, kind: Kind::Take, min: 1, up_to: 1, standing, looks })
+    Rc::new(Waiter { id: 0, kind: Kind::Take, min: 1, up_to: 1, standing, ticket: Cell::new(0), looks })
 }
 
 /// Queues many takers of one token, and returns them.

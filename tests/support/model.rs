@@ -955,8 +955,10 @@ impl<'a> Run<'a> {
         if gets {
             *count = up_to.min(self.model.available);
             self.model.available -= *count;
-            self.model.bypassed = Some(false);
             self.model.leave(name);
+            if self.model.queue.iter().all(|waiter| waiter.deferred) {
+                self.model.bypassed = Some(false);
+            }
         } else {
             self.model.queue[at].woken = false;
         }
