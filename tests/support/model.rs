@@ -177,10 +177,10 @@ struct Model {
     /// Waiters that have been given this many tokens and do not know it yet.
     granted: Vec<(Name, i64)>,
     /// In a Barging bucket: whether a newcomer took tokens ahead of the queue since the last return. `None` if it did so when
-    /// nothing was queued but what had been cancelled.
+    /// no waiter was queued, but one had left just before.
     bypassed: Option<bool>,
-    /// Whether the queue may hold an entry that was cancelled.
-    cancelled: bool,
+    /// Whether the queue may hold an entry, or the word a flag, of a waiter that has left.
+    left: bool,
     clock: Clock,
 }
 
@@ -246,7 +246,7 @@ impl Model {
         self.available -= n;
         if n > 0 && self.queue.iter().any(|waiter| !waiter.deferred) {
             self.bypassed = Some(true);
-        } else if n > 0 && self.cancelled && self.bypassed == Some(false) {
+        } else if n > 0 && self.left && self.bypassed == Some(false) {
             self.bypassed = None;
         }
     }
@@ -338,7 +338,7 @@ impl Model {
             }
         }
         if self.queue.iter().all(|waiter| waiter.deferred) {
-            (self.bypassed, self.cancelled) = (Some(false), false);
+            (self.bypassed, self.left) = (Some(false), false);
         }
         told
     }
@@ -514,7 +514,7 @@ impl<'a> Run<'a> {
             queue: Vec::new(),
             granted: Vec::new(),
             bypassed: Some(false),
-            cancelled: false,
+            left: false,
             clock: Clock::new(1, 2),
         };
         Self {
@@ -764,7 +764,7 @@ impl<'a> Run<'a> {
                 let found = told(&result, set_capacity_error);
                 let expected = if self.model.closed {
                     "closed"
-                } else if int(n) > self.model.max - self.model.capacity {
+                } else if int(n) > self.model.max - self.model.capacity - self.model.numbers().3 {
                     "exceeds"
                 } else {
                     self.resize(self.model.available, self.model.capacity + int(n))?;
@@ -837,7 +837,7 @@ impl<'a> Run<'a> {
         } else if let Some(waiter) = self.model.queue.iter().find(|waiter| waiter.name == name) {
             let was_woken = waiter.woken;
             self.model.leave(name);
-            self.model.cancelled = true;
+            self.model.left = true;
             if was_woken || self.model.available > 0 {
                 let told = self.model.serve();
                 self.told.extend(told);

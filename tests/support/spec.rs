@@ -184,6 +184,11 @@ impl State {
         !self.closed && (self.available < n || shut)
     }
 
+    /// Whether the capacity can grow by `n` tokens that are taken at once.
+    fn fits(&self, n: i64) -> bool {
+        self.capacity + n + (-self.available).max(0) <= self.max
+    }
+
     fn numbers(&self) -> Numbers {
         Numbers { capacity: self.capacity, available: self.available, closed: self.closed }
     }
@@ -273,10 +278,8 @@ impl State {
                 next.available += paid;
                 next.capacity = (next.capacity - (n - paid)).max(0);
             }),
-            (Call::GrowAndTake(n), Answer::Done) => {
-                self.when(!self.closed && self.capacity + n <= self.max, |next| next.capacity += n)
-            }
-            (Call::GrowAndTake(n), Answer::NotNow) => self.when(!self.closed && self.capacity + n > self.max, |_| {}),
+            (Call::GrowAndTake(n), Answer::Done) => self.when(!self.closed && self.fits(n), |next| next.capacity += n),
+            (Call::GrowAndTake(n), Answer::NotNow) => self.when(!self.closed && !self.fits(n), |_| {}),
             (Call::ChangeCapacity(by), Answer::Numbers(numbers)) if (self.capacity + by).max(0) <= self.max => {
                 self.apply(Call::SetCapacity((self.capacity + by).max(0)), Answer::Numbers(numbers), meanwhile)
             }
