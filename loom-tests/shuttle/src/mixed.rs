@@ -326,7 +326,9 @@ impl<'a> World<'a> {
         let room = now.max_capacity - now.available;
         assert!(asleep.is_empty() || room + now.deficit <= woken.len(), "a releaser sleeps beside room: {now:?}");
         // The head is one of those that no other one was queued before. Requests above the capacity do not count.
-        sleepers.retain(|waiting| matches!(waiting.kind, Kind::Take { min, .. } if min <= satisfiable));
+        // (A newcomer that takes tokens above the capacity may make one unsatisfiable; that is noticed when those that were woken before have answered.)
+        let reach = if claimed > 0 { now.max_capacity } else { satisfiable };
+        sleepers.retain(|waiting| matches!(waiting.kind, Kind::Take { min, .. } if min <= reach));
         let heads: Vec<_> = sleepers.iter().filter(|one| !sleepers.iter().any(|other| other.end < one.begin)).collect();
         let all_fit = heads.iter().all(|waiting| matches!(waiting.kind, Kind::Take { min, .. } if i64::try_from(min).unwrap() <= available - claimed));
         let ids = Vec::from_iter(heads.iter().map(|waiting| waiting.id));
