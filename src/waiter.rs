@@ -65,9 +65,14 @@ impl Waiter {
     ///
     /// The phase, if the waiter has left.
     pub(crate) fn notify(&self, to: Phase) -> Result<Option<Waker>, Phase> {
-        self.phase
-            .change(Phase::Waiting, to)
-            .or_else(|phase| if phase == Phase::Woken { self.phase.change(Phase::Woken, to) } else { Err(phase) })?;
+        let mut from = Phase::Waiting;
+        while let Err(phase) = self.phase.change(from, to) {
+            match phase {
+                // One that was woken may go back to sleep meanwhile, but only an owner wakes it again.
+                Phase::Waiting | Phase::Woken => from = phase,
+                _ => return Err(phase),
+            }
+        }
         Ok(self.waker.take())
     }
 
