@@ -1,6 +1,6 @@
-//! How many bytes a bucket, a guard, a future and a waiting task take, beside those of others. These are counted, not measured.
+//! Counts the bytes of a bucket, a guard, a future and a waiting task, compared with those of other semaphores.
 //!
-//! A target of its own, for the allocator that counts would slow down what `compare` measures.
+//! This is a target of its own because the counting allocator would slow down what `compare` measures.
 
 use std::fmt::Write as _;
 use std::future::Future;
@@ -12,7 +12,7 @@ use std::{env, fs};
 use allocation_counter::measure;
 use token_bucket::{Fairness, TokenBucket};
 
-/// As many as wait, so that what grows in steps is counted in proportion.
+/// The number of waiters. There are many, so that memory that grows in steps is counted in proportion.
 const CROWD: usize = 1000;
 
 /// A semaphore's sizes.
@@ -20,12 +20,12 @@ struct Sizes {
     semaphore: usize,
     guard: usize,
     future: usize,
-    /// What a waiting future has on the heap: bytes, and in how many pieces.
+    /// Heap memory of a waiting future: bytes, and number of allocations.
     heap: f64,
     pieces: f64,
 }
 
-/// Polls so many takes that all wait.
+/// Polls many takes that all wait.
 fn sizes<S, F: Future>(semaphore: &S, guard: usize, take: impl Fn() -> F) -> Sizes {
     let mut cx = Context::from_waker(Waker::noop());
     let future = size_of_val(&take());
@@ -49,7 +49,7 @@ fn all() -> Vec<(&'static str, Sizes)> {
     let mea = mea::semaphore::Semaphore::new(1);
     let intrusive = futures_intrusive::sync::Semaphore::new(true, 1);
 
-    // There is one, and it is out.
+    // There is one token, which is held.
     let guards = (
         fifo.try_take().expect("one"),
         barging.try_take().expect("one"),
@@ -69,15 +69,17 @@ fn all() -> Vec<(&'static str, Sizes)> {
 }
 
 fn main() {
-    let mut text = String::from("| bytes | semaphore | guard | future | on the heap while it waits | a waiting task in all |\n");
+    let mut text =
+        String::from("| bytes | semaphore | guard | future | heap memory of a waiting future | total of a waiting task |\n");
     text.push_str("|---|--:|--:|--:|--:|--:|\n");
     for (name, Sizes { semaphore, guard, future, heap, pieces }) in all() {
         #[allow(clippy::cast_precision_loss, reason = "small numbers")]
         let in_all = future as f64 + heap;
-        writeln!(text, "| {name} | {semaphore} | {guard} | {future} | {heap:.0} in {pieces:.0} | {in_all:.0} |").expect("a string");
+        writeln!(text, "| {name} | {semaphore} | {guard} | {future} | {heap:.0} in {pieces:.0} allocations | {in_all:.0} |")
+            .expect("a string");
     }
     println!("{text}");
-    // Only what was asked for: all of it.
+    // Only `cargo bench` updates the report.
     if env::args().any(|argument| argument == "--bench") {
         fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join("bytes.md"), text).expect("the target directory can be written to");
     }

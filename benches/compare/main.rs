@@ -1,9 +1,9 @@
-//! What the bucket costs, as ratios: to bare compare-exchanges, and to other semaphores. See `report.rs` for what is made of it.
+//! Compares the bucket's times with those of bare compare-exchanges and of other semaphores. For the report, see `report.rs`.
 //!
-//! `cargo bench -p token-bucket-benches -- FILTER` runs a part; with `TOKEN_BUCKET_ROUNDS=10` it takes longer and finds out more.
+//! `cargo bench -p token-bucket-benches --bench compare -- FILTER` runs a part. `TOKEN_BUCKET_ROUNDS=10` gives more exact results.
 
-mod line;
 mod plot;
+mod queue;
 mod report;
 mod resize;
 mod rivals;

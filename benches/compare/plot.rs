@@ -1,4 +1,4 @@
-//! The ratios to the best peer as a picture: a dot for each bucket, a line for its spread.
+//! The ratios as a picture: for each group of situations one panel, in which both buckets are compared with one peer.
 
 use std::error::Error;
 use std::path::Path;
@@ -6,69 +6,110 @@ use std::path::Path;
 use plotters::backend::SVGBackend;
 use plotters::coord::Shift;
 use plotters::drawing::{DrawingArea, IntoDrawingArea};
-use plotters::element::{Circle, PathElement, Rectangle, Text};
+use plotters::element::{Circle, PathElement, Polygon, Rectangle, Text};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, IntoFont, RGBColor, ShapeStyle, TextStyle, WHITE};
 
-use crate::report::Row;
+use crate::report::{Ratio, Row};
 use crate::rivals::Order;
+use crate::runner::Group;
+
+/// A panel: its group, the peer, and its title.
+const PANELS: [(Group, &str, &str); 3] = [
+    (Group::Uncontended, "tokio", "Uncontended: there are enough tokens"),
+    (Group::Waiting, "tokio", "Waiting: hand-over, resize, cancel, close"),
+    (Group::Contended, "tokio", "Contended: tasks or threads compete for few tokens"),
+];
+const MOST_ROWS: usize = 12;
 
 // In pixels.
-const LABELS: i32 = 300;
-const SCALE: i32 = 400;
-const PEERS: i32 = 150;
-const WIDTH: i32 = LABELS + SCALE + 2 * PEERS;
-const ROW: i32 = 17;
-const TOP: i32 = 56;
-const BOTTOM: i32 = 44;
+const LABELS: i32 = 312;
+const SCALE: i32 = 350;
+const NUMBERS: i32 = 138;
+const WIDTH: i32 = LABELS + SCALE + NUMBERS;
+const ROW: i32 = 21;
+const HEAD: i32 = 96;
+const TITLE: i32 = 46;
+const AXIS: i32 = 52;
+// Plotters draws letters at four fifths of these.
+const LARGE_FONT: i32 = 23;
+const FONT: i32 = 17;
 
-// As powers of 2. What is beyond is shown at the edge.
-const MIN: i32 = -4;
-const MAX: i32 = 3;
+// As powers of 2. Values beyond are marked by triangles at the edge.
+const MIN: i32 = -3;
+const MAX: i32 = 2;
 
+// Of the palette of Okabe and Ito, which colour-blind readers can tell apart.
+const FIFO: RGBColor = RGBColor(0, 114, 178);
+const BARGING: RGBColor = RGBColor(213, 94, 0);
 const INK: RGBColor = RGBColor(40, 40, 40);
-const GRID: RGBColor = RGBColor(222, 222, 222);
-const SHADE: RGBColor = RGBColor(246, 246, 246);
-const FIFO: RGBColor = RGBColor(22, 96, 167);
-const BARGING: RGBColor = RGBColor(208, 91, 12);
+const GRID: RGBColor = RGBColor(215, 215, 215);
+const SHADE: RGBColor = RGBColor(245, 245, 245);
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Result = std::result::Result<(), Box<dyn Error + Send + Sync>>;
+type Result<T = ()> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 pub(crate) fn draw(path: &Path, rows: &[Row<'_>]) -> Result {
-    let mut situations: Vec<_> = rows.iter().map(|row| row.situation).collect();
-    situations.dedup();
-    let bottom = TOP + ROW * i32::try_from(situations.len())?;
-    let size = (u32::try_from(WIDTH)?, u32::try_from(bottom + BOTTOM)?);
-    let area = SVGBackend::new(path, size).into_drawing_area();
-    area.fill(&WHITE)?;
-    for (i, situation) in (0..).zip(&situations) {
-        let y = TOP + ROW * i;
-        if i % 2 == 0 {
-            area.draw(&Rectangle::new([(0, y), (WIDTH, y + ROW)], SHADE.filled()))?;
-        }
-        text(&area, situation, (LABELS - 10, y + ROW / 2), HPos::Right, INK)?;
+    let panels: Vec<_> = PANELS.iter().map(|panel| (panel, situations(rows, panel))).filter(|panel| !panel.1.is_empty()).collect();
+    let mut height = HEAD;
+    for (_, situations) in &panels {
+        height += TITLE + ROW * i32::try_from(situations.len())? + AXIS;
     }
-    axis(&area, bottom)?;
-    legend(&area)?;
-    for row in rows {
-        let place = situations.iter().position(|situation| *situation == row.situation).expect("it is among them");
-        bucket(&area, row, TOP + ROW * i32::try_from(place)?)?;
+    let area = SVGBackend::new(path, (u32::try_from(WIDTH)?, u32::try_from(height)?)).into_drawing_area();
+    // Opaque, for pages with a dark background.
+    area.fill(&WHITE)?;
+    draw_head(&area)?;
+    let mut top = HEAD;
+    for ((group, peer, title), situations) in panels {
+        if situations.len() > MOST_ROWS {
+            return Err(format!("the panel {group:?} has {} rows, and {MOST_ROWS} are allowed", situations.len()).into());
+        }
+        let bottom = top + TITLE + ROW * i32::try_from(situations.len())?;
+        draw_frame(&area, title, peer, &situations, (top, bottom))?;
+        for row in rows.iter().filter(|row| row.group == *group) {
+            let Some(ratio) = row.to(peer) else { continue };
+            let place = situations.iter().position(|situation| *situation == row.situation).expect("present");
+            draw_bucket(&area, row.order, ratio, top + TITLE + ROW * i32::try_from(place)?)?;
+        }
+        top = bottom + AXIS;
     }
     area.present()?;
     Ok(())
 }
 
-/// Where a ratio is, from left to right.
-fn x(ratio: f64) -> i32 {
+/// The situations of a panel in which its peer was measured.
+fn situations<'a>(rows: &[Row<'a>], (group, peer, _): &(Group, &str, &str)) -> Vec<&'a str> {
+    let rows = rows.iter().filter(|row| row.group == *group && row.to(peer).is_some());
+    let mut situations: Vec<_> = rows.map(|row| row.situation).collect();
+    situations.dedup();
+    situations
+}
+
+fn draw_head(area: &Area<'_>) -> Result {
+    text(area, "Time of token-bucket ÷ time of tokio’s semaphore", (WIDTH / 2, 20), HPos::Center, (LARGE_FONT, INK))?;
+    let y = 52;
+    for (order, x) in [(Order::Fifo, 30), (Order::Barging, 230)] {
+        let (colour, _, _) = looks(order);
+        line(area, (x, y), (x + 40, y), colour.stroke_width(2))?;
+        draw_dot(area, order, (x + 20, y))?;
+        text(area, &format!("token-bucket, {order:?}"), (x + 50, y), HPos::Left, (FONT, INK))?;
+    }
+    text(area, "dot: median, line: spread of the rounds", (440, y), HPos::Left, (FONT, INK))?;
+    draw_edge(area, (40, y + 24), -1, 5, INK)?;
+    draw_edge(area, (58, y + 24), 1, 5, INK)?;
+    text(area, "beyond the scale (for the median, see the number on the right)", (80, y + 24), HPos::Left, (FONT, INK))
+}
+
+/// Where a ratio is, from left to right, and whether that is at the edge, as it is beyond.
+fn x(ratio: f64) -> (i32, i32) {
     let share = (ratio.log2() - f64::from(MIN)) / f64::from(MAX - MIN);
     #[allow(clippy::cast_possible_truncation, reason = "pixels")]
     let offset = (share.clamp(0.0, 1.0) * f64::from(SCALE)).round() as i32;
-    LABELS + offset
+    (LABELS + offset, i32::from(share > 1.0) - i32::from(share < 0.0))
 }
 
-fn text(area: &Area<'_>, what: &str, at: (i32, i32), side: HPos, color: RGBColor) -> Result {
-    let style = TextStyle::from(("sans-serif", 12).into_font()).color(&color).pos(Pos::new(side, VPos::Center));
+fn text(area: &Area<'_>, what: &str, at: (i32, i32), side: HPos, (size, colour): (i32, RGBColor)) -> Result {
+    let style = TextStyle::from(("sans-serif", size).into_font()).color(&colour).pos(Pos::new(side, VPos::Center));
     area.draw(&Text::new(what.to_owned(), at, style))?;
     Ok(())
 }
@@ -78,37 +119,69 @@ fn line(area: &Area<'_>, from: (i32, i32), to: (i32, i32), style: ShapeStyle) ->
     Ok(())
 }
 
-fn axis(area: &Area<'_>, bottom: i32) -> Result {
-    for power in MIN..=MAX {
-        let at = x(f64::from(power).exp2());
-        let style = if power == 0 { INK.stroke_width(1) } else { GRID.stroke_width(1) };
-        line(area, (at, TOP), (at, bottom + 4), style)?;
-        let label = if power < 0 { format!("1/{}", 1 << -power) } else { (1 << power).to_string() };
-        text(area, &label, (at, bottom + 12), HPos::Center, INK)?;
-    }
-    text(area, "← faster than the best peer", (x(1.0) - 8, bottom + 30), HPos::Right, INK)?;
-    text(area, "slower →", (x(1.0) + 8, bottom + 30), HPos::Left, INK)
-}
-
-/// The color of a bucket, how far below the middle of the row it is, and where the name of its peer stands.
-fn looks(order: Order) -> (RGBColor, i32, i32) {
-    if order == Order::Barging { (BARGING, 3, LABELS + SCALE + PEERS) } else { (FIFO, -3, LABELS + SCALE + 16) }
-}
-
-fn legend(area: &Area<'_>) -> Result {
-    text(area, "Time of token-bucket ÷ time of the best peer of the same order", (LABELS, 14), HPos::Left, INK)?;
+/// Title, axis, and the names of the situations.
+fn draw_frame(area: &Area<'_>, title: &str, peer: &str, situations: &[&str], (top, bottom): (i32, i32)) -> Result {
+    text(area, &format!("{title} (peer: {peer})"), (10, top + 12), HPos::Left, (FONT + 2, INK))?;
     for order in [Order::Fifo, Order::Barging] {
-        let (color, _, peer) = looks(order);
-        text(area, &format!("{order:?} against"), (peer, 40), HPos::Left, color)?;
+        let (colour, _, number) = looks(order);
+        text(area, &format!("{order:?}"), (number, top + TITLE - 12), HPos::Right, (FONT, colour))?;
     }
-    text(area, "dot: median, line: all rounds", (LABELS, 32), HPos::Left, INK)
+    for (i, situation) in (0..).zip(situations) {
+        let y = top + TITLE + ROW * i;
+        if i % 2 == 0 {
+            area.draw(&Rectangle::new([(0, y), (WIDTH, y + ROW)], SHADE.filled()))?;
+        }
+        text(area, situation, (LABELS - 12, y + ROW / 2), HPos::Right, (FONT, INK))?;
+    }
+    for power in MIN..=MAX {
+        let (at, _) = x(f64::from(power).exp2());
+        let style = if power == 0 { INK.stroke_width(1) } else { GRID.stroke_width(1) };
+        line(area, (at, top + TITLE), (at, bottom + 4), style)?;
+        let label = if power < 0 { format!("1/{}", 1 << -power) } else { (1 << power).to_string() };
+        text(area, &label, (at, bottom + 14), HPos::Center, (FONT, INK))?;
+    }
+    let (one, _) = x(1.0);
+    text(area, "← faster than the peer", (one - 12, bottom + 34), HPos::Right, (FONT, INK))?;
+    text(area, "slower →", (one + 12, bottom + 34), HPos::Left, (FONT, INK))
 }
 
-fn bucket(area: &Area<'_>, row: &Row<'_>, y: i32) -> Result {
-    let Some((peer, ratio)) = row.to_best_peer() else { return Ok(()) };
-    let (color, offset, name_at) = looks(row.order);
-    let middle = y + ROW / 2;
-    line(area, (x(ratio.min), middle + offset), (x(ratio.max), middle + offset), color.stroke_width(2))?;
-    area.draw(&Circle::new((x(ratio.median), middle + offset), 3, color.filled()))?;
-    text(area, peer, (name_at, middle), HPos::Left, color)
+/// The colour of a bucket, how far below the middle of the row it is, and where its number ends.
+fn looks(order: Order) -> (RGBColor, i32, i32) {
+    if order == Order::Barging { (BARGING, 4, WIDTH - 10) } else { (FIFO, -4, WIDTH - 80) }
+}
+
+/// A circle or a square, so that not the colour alone tells the buckets apart.
+fn draw_dot(area: &Area<'_>, order: Order, (x, y): (i32, i32)) -> Result {
+    let (colour, _, _) = looks(order);
+    if order == Order::Barging {
+        area.draw(&Rectangle::new([(x - 4, y - 4), (x + 4, y + 4)], colour.filled()))?;
+    } else {
+        area.draw(&Circle::new((x, y), 4, colour.filled()))?;
+    }
+    Ok(())
+}
+
+/// A triangle that points beyond the edge.
+fn draw_edge(area: &Area<'_>, (x, y): (i32, i32), side: i32, size: i32, colour: RGBColor) -> Result {
+    let corners = vec![(x + side * 2 * size, y), (x, y - size), (x, y + size)];
+    area.draw(&Polygon::new(corners, colour.filled()))?;
+    Ok(())
+}
+
+fn draw_bucket(area: &Area<'_>, order: Order, ratio: Ratio, y: i32) -> Result {
+    let (colour, offset, number) = looks(order);
+    let y_dot = y + ROW / 2 + offset;
+    let [(left, left_edge), (middle, edge), (right, right_edge)] = [ratio.min, ratio.median, ratio.max].map(x);
+    line(area, (left, y_dot), (right, y_dot), colour.stroke_width(2))?;
+    for (at, side) in [(left, left_edge), (right, right_edge)] {
+        if side != 0 {
+            draw_edge(area, (at, y_dot), side, 3, colour)?;
+        }
+    }
+    if edge == 0 {
+        draw_dot(area, order, (middle, y_dot))?;
+    } else {
+        draw_edge(area, (middle, y_dot), edge, 5, colour)?;
+    }
+    text(area, &ratio.to_string(), (number, y + ROW / 2), HPos::Right, (FONT, colour))
 }

@@ -1,4 +1,4 @@
-//! The table of ratios, and the machine that they are from.
+//! The table of ratios, and the machine it was measured on.
 
 use std::fmt::{self, Write as _};
 use std::path::Path;
@@ -7,8 +7,8 @@ use std::{fs, io, thread};
 
 use crate::plot;
 use crate::rivals::Order;
-use crate::runner::{Outcome, Runner, Times};
-use crate::target::{ALL, FLOOR, Target};
+use crate::runner::{Group, Outcome, Runner, Times};
+use crate::target::{ALL, BASELINE, Target};
 
 /// The ratios of two times, over the rounds.
 #[derive(Clone, Copy)]
@@ -19,7 +19,7 @@ pub(crate) struct Ratio {
 }
 
 impl Ratio {
-    /// None, if there is no round in which both were measured.
+    /// Returns `None` if both were measured in no round.
     fn of(times: &Times, other: &Times) -> Option<Self> {
         let rounds = times.rounds.iter().zip(&other.rounds);
         let mut ratios: Vec<_> = rounds.filter_map(|(time, other)| Some((*time)? / (*other)?)).collect();
@@ -38,6 +38,7 @@ impl fmt::Display for Ratio {
 
 /// A bucket in a situation.
 pub(crate) struct Row<'a> {
+    pub(crate) group: Group,
     pub(crate) situation: &'a str,
     pub(crate) order: Order,
     bucket: &'a Times,
@@ -51,27 +52,34 @@ impl<'a> Row<'a> {
                 .results
                 .iter()
                 .filter(|times| times.name.starts_with("token-bucket") && times.rounds.iter().any(Option::is_some));
-            buckets.map(move |bucket| Self { situation: &outcome.situation, order: bucket.order, bucket, outcome })
+            buckets.map(move |bucket| Self {
+                group: outcome.group,
+                situation: &outcome.situation,
+                order: bucket.order,
+                bucket,
+                outcome,
+            })
         })
     }
 
-    /// To the best of those, by name; that is where the ratio is largest.
+    /// The ratio to the fastest of these peers, with its name. That is where the ratio is largest.
     fn to_best_of(&self, peers: &[&str], wanted: impl Fn(&Times) -> bool) -> Option<(&'static str, Ratio)> {
         let peers = self.outcome.results.iter().filter(|times| peers.contains(&times.name) && wanted(times));
         let ratios = peers.filter_map(|peer| Some((peer.name, Ratio::of(self.bucket, peer)?)));
         ratios.max_by(|(_, one), (_, other)| one.median.total_cmp(&other.median))
     }
 
-    fn to(&self, name: &str) -> Option<Ratio> {
+    /// The ratio to a candidate, if both were measured.
+    pub(crate) fn to(&self, name: &str) -> Option<Ratio> {
         self.to_best_of(&[name], |_| true).map(|(_, ratio)| ratio)
     }
 
-    /// To the best peer of the same order; of any order, where there is none.
-    pub(crate) fn to_best_peer(&self) -> Option<(&'static str, Ratio)> {
+    /// The ratio to the fastest peer of the same order, or of any order if there is none.
+    fn to_best_peer(&self) -> Option<(&'static str, Ratio)> {
         self.to_best_of(ALL, |peer| peer.order == self.order).or_else(|| self.to_best_of(ALL, |_| true))
     }
 
-    /// Which targets are met, of those whose rivals were all measured.
+    /// Whether targets are met, of those whose candidates were all measured.
     fn verdicts(&self) -> impl Iterator<Item = (bool, String)> {
         self.outcome.targets.iter().filter(|target| target.is_for(self.order)).filter_map(|target| {
             let &Target { limit, against, .. } = target;
@@ -83,7 +91,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Prints the table, and writes it and the plot: into `benches`, or, if only a part was run, where criterion's results are.
+/// Prints the table, and writes it and the picture: to `benches` after a complete run, or else to the directory of criterion's results.
 pub(crate) fn write(runner: &Runner) -> io::Result<()> {
     let rows: Vec<_> = Row::all(&runner.outcomes).collect();
     if rows.is_empty() {
@@ -97,7 +105,7 @@ pub(crate) fn write(runner: &Runner) -> io::Result<()> {
     let mut text = String::from("# Ratios\n\n");
     text.push_str(&origin(&benches.join("../Cargo.lock"), runner.rounds));
     text.push_str(LEGEND);
-    text.push_str(&table(&rows).expect("a string takes it all"));
+    text.push_str(&table(&rows).expect("writing to a string succeeds"));
     if let Ok(bytes) = fs::read_to_string(Path::new(env!("CARGO_TARGET_TMPDIR")).join("bytes.md")) {
         text.push('\n');
         text.push_str(&bytes);
@@ -106,27 +114,33 @@ pub(crate) fn write(runner: &Runner) -> io::Result<()> {
     fs::write(directory.join("ratios.md"), &text)?;
     let plot = directory.join("ratios.svg");
     plot::draw(&plot, &rows).map_err(io::Error::other)?;
-    println!("Written to ratios.md and ratios.svg in {}", directory.display());
+    println!("Wrote ratios.md and ratios.svg to {}", directory.display());
     Ok(())
 }
 
 const LEGEND: &str = "\
-Each number is the bucket's time divided by that of another: below 1, the bucket is faster. It is the median of the rounds; the
-spread is the smallest and the largest of them. The best peer is the fastest of those that serve in the same order (of all, where
-none of them can do it). The floor is what any such thing has to do: a compare-exchange to take and one to give back, one to
-resize, a load to look; `event-listener` alone, with as many listening, to hand over. The longest wait is that of the unluckiest
-one within 200 ms, after which all stop: so the wait of one that is starved shows as 200 ms, whoever starved it.
+Each number is the bucket's time divided by that of another candidate: below 1, the bucket is faster. In each round, all candidates run back
+to back. The number is the median of the rounds; the spread shows the smallest and the largest. The best peer is the fastest one
+with the same order (with any order, if none has the same).
+
+The *baseline* is the minimum any implementation needs: a compare-exchange to take and one to return, one to resize, a load to read; and for a
+hand-over, `event-listener` alone with the same number of listeners.
+
+FIFO costs throughput, barging costs tail latency, so contended situations also report the *longest wait* seen in 200 ms. Then all candidates
+stop, so a starved waiter shows as about 200 ms, no matter which candidate starved it.
+
+✓ and ✗ show whether a performance target was met.
 
 ";
 
 fn table(rows: &[Row<'_>]) -> Result<String, fmt::Error> {
-    let mut text = String::from("| situation | order | floor | best peer | spread | ");
+    let mut text = String::from("| situation | order | baseline | best peer | spread | ");
     writeln!(text, "{} | target |", ALL.join(" | "))?;
     writeln!(text, "|---|---|--:|--:|--:|{}---|", "--:|".repeat(ALL.len()))?;
     let (mut met, mut targets) = (0, 0);
     for row in rows {
         let cell = |ratio: Option<Ratio>| ratio.map_or(String::new(), |ratio| ratio.to_string());
-        write!(text, "| {} | {:?} | {} | ", row.situation, row.order, cell(row.to(FLOOR[0])))?;
+        write!(text, "| {} | {:?} | {} | ", row.situation, row.order, cell(row.to(BASELINE[0])))?;
         match row.to_best_peer() {
             Some((name, ratio)) => write!(text, "{ratio} {name} | {:.2}–{:.2} | ", ratio.min, ratio.max)?,
             None => text.push_str(" | | "),
@@ -144,7 +158,7 @@ fn table(rows: &[Row<'_>]) -> Result<String, fmt::Error> {
     Ok(text)
 }
 
-/// When and where this was measured, and against what.
+/// When and where this was measured, and which versions.
 fn origin(lock: &Path, rounds: usize) -> String {
     let lock = fs::read_to_string(lock).unwrap_or_default();
     let rivals = ["tokio", "async-lock", "mea", "futures-intrusive", "event-listener", "smol"];
@@ -152,10 +166,10 @@ fn origin(lock: &Path, rounds: usize) -> String {
     let cpu_info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu_info.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split(": ").nth(1));
     format!(
-        "`cargo bench -p token-bucket-benches` on {}, rounds: {rounds}. {} cores, {}, {}. {}.\n\n",
+        "Measured by `cargo bench -p token-bucket-benches` on {} in {rounds} rounds, with {} cores ({}), {}, {}.\n\n",
         said_by("date", &["+%F"]),
         thread::available_parallelism().map_or(0, usize::from),
-        model.unwrap_or("of a kind unknown"),
+        model.unwrap_or("unknown CPU"),
         said_by("rustc", &["--version"]),
         versions.join(", "),
     )
@@ -166,7 +180,7 @@ fn said_by(program: &str, arguments: &[&str]) -> String {
     output.map_or_else(|_| format!("({program} unknown)"), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// What the lock file has for a package.
+/// The version of a package in the lock file.
 fn version<'a>(lock: &'a str, name: &str) -> &'a str {
     let line = format!("name = \"{name}\"");
     let mut lines = lock.lines().skip_while(|other| **other != line);

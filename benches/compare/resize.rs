@@ -1,4 +1,4 @@
-//! Takers that go on while somebody resizes.
+//! Callers that take and return tokens while the bucket is resized.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -8,19 +8,20 @@ use criterion::Bencher;
 use crossbeam_utils::CachePadded;
 
 use crate::rivals::Resize;
-use crate::runner::{Runner, against};
+use crate::runner::{Group, Runner, against};
 use crate::threads::at_once;
 
 const TAKERS: usize = 2;
 const SIZES: [usize; 2] = [32, 64];
-/// Between two resizes.
+/// Time between two resizes.
 const PAUSE: Duration = Duration::from_millis(1);
 
 pub(crate) fn run(runner: &mut Runner) {
-    runner.compare("2 threads, tokens in plenty, resized", TAKERS as u64, vec![], against!(floor, resizing: takers()));
+    let name = (Group::Waiting, "2 threads, uncontended, resized");
+    runner.compare(name, TAKERS as u64, vec![], against!(baseline, resizing: takers()));
 }
 
-/// Resizes to one of two sizes after the other until the work is done, and then back to the first.
+/// Resizes to one of two sizes alternately until the work is done, and then back to the first.
 pub(crate) fn meanwhile<R: Resize, T>(rival: &R, sizes: [usize; 2], work: impl FnOnce() -> T) -> T {
     thread::scope(|scope| {
         let (stop, stopped) = mpsc::channel::<()>();
@@ -42,7 +43,7 @@ pub(crate) fn meanwhile<R: Resize, T>(rival: &R, sizes: [usize; 2], work: impl F
     })
 }
 
-/// Each takes a token and gives it back, again and again.
+/// Each thread takes and returns a token, repeatedly.
 fn takers<R: Resize>(b: &mut Bencher<'_>) {
     let rival = CachePadded::new(R::new(SIZES[0]));
     b.iter_custom(|iterations| {

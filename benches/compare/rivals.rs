@@ -1,4 +1,4 @@
-//! What is measured against what: semaphores behind one trait, and the floor below them all.
+//! The candidates: semaphores behind one trait, and the baseline, which is the minimum any implementation needs.
 
 use std::future::Future;
 use std::hint::black_box;
@@ -17,13 +17,13 @@ pub(crate) type Mea = mea::semaphore::Semaphore;
 pub(crate) type IntrusiveFair = Intrusive<true>;
 pub(crate) type IntrusiveUnfair = Intrusive<false>;
 
-/// Who is served first.
+/// In which order waiters are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
     Fifo,
     Barging,
-    /// The floor keeps nobody waiting.
-    Floor,
+    /// In none: the baseline has no waiters.
+    Baseline,
 }
 
 /// A semaphore with guards.
@@ -35,25 +35,27 @@ pub(crate) trait Rival: Send + Sync + Sized + 'static {
     fn new(tokens: usize) -> Self;
     fn try_take(&self) -> Option<Self::Guard<'_>>;
     fn take(&self) -> impl Future<Output = Self::Guard<'_>> + Send;
-    /// Blocks the thread: a way of its own, or `pollster`.
+    /// Waits for a token without unwrapping the result, so that the caller can inspect it.
+    fn plain_take(&self) -> impl Future + Send;
+    /// Blocks the thread: with the candidate's own method, or else with `pollster`.
     fn wait(&self) -> Self::Guard<'_> {
         pollster::block_on(self.take())
     }
-    /// Looks at how many tokens there are.
+    /// Reads how many tokens are available.
     fn look(&self);
-    /// More tokens, for those who wait as well.
+    /// Adds tokens, and wakes waiters.
     fn grow(&self, by: usize);
-    /// The token does not come back.
+    /// Drops the guard without returning its token.
     fn forget(guard: Self::Guard<'_>);
 }
 
-/// Takes several at once.
+/// Can take several tokens at once.
 pub(crate) trait Weighted: Rival {
     fn try_take_many(&self, n: usize) -> Option<Self::Guard<'_>>;
     fn take_many(&self, n: usize) -> impl Future<Output = Self::Guard<'_>> + Send;
 }
 
-/// Has guards that own a share of it.
+/// Has guards that share ownership of it.
 pub(crate) trait Owned: Rival {
     type Shared;
     type OwnedGuard;
@@ -63,15 +65,15 @@ pub(crate) trait Owned: Rival {
     fn take_owned(shared: &Self::Shared) -> impl Future<Output = Self::OwnedGuard>;
 }
 
-/// Can become larger and smaller.
+/// Can be resized.
 pub(crate) trait Resize: Rival {
-    /// From one number of tokens to another; returns what came of it.
+    /// Resizes from one number of tokens to another. Returns the resulting number.
     fn resize(&self, from: usize, to: usize) -> usize;
 }
 
 /// Can be closed.
 pub(crate) trait Close: Rival {
-    /// Whether it was closed before there was a token.
+    /// Waits for a token. Returns whether it was closed before.
     fn take_or_closed(&self) -> impl Future<Output = bool> + Send;
     fn close(&self);
 }
@@ -100,6 +102,10 @@ impl<const BARGING: bool> Rival for Bucket<BARGING> {
     #[inline]
     async fn take(&self) -> Token<'_> {
         self.0.take().await.expect(OPEN)
+    }
+    #[inline]
+    fn plain_take(&self) -> impl Future + Send {
+        self.0.take()
     }
     #[inline]
     fn wait(&self) -> Token<'_> {
@@ -161,7 +167,7 @@ impl<const BARGING: bool> Close for Bucket<BARGING> {
     }
 }
 
-const OPEN: &str = "nobody closes it";
+const OPEN: &str = "it is not closed";
 
 impl Rival for Tokio {
     const NAME: &'static str = "tokio";
@@ -178,6 +184,10 @@ impl Rival for Tokio {
     #[inline]
     async fn take(&self) -> Self::Guard<'_> {
         self.acquire().await.expect(OPEN)
+    }
+    #[inline]
+    fn plain_take(&self) -> impl Future + Send {
+        self.acquire()
     }
     #[inline]
     fn wait(&self) -> Self::Guard<'_> {
@@ -224,7 +234,7 @@ impl Owned for Tokio {
 }
 
 impl Resize for Tokio {
-    /// A shrink takes no more than what is free.
+    /// A shrink removes only available tokens.
     #[inline]
     fn resize(&self, from: usize, to: usize) -> usize {
         if to < from {
@@ -259,6 +269,10 @@ impl Rival for AsyncLock {
     #[inline]
     async fn take(&self) -> Self::Guard<'_> {
         self.acquire().await
+    }
+    #[inline]
+    fn plain_take(&self) -> impl Future + Send {
+        self.acquire()
     }
     #[inline]
     fn wait(&self) -> Self::Guard<'_> {
@@ -308,6 +322,10 @@ impl Rival for Mea {
     #[inline]
     async fn take(&self) -> Self::Guard<'_> {
         self.acquire(1).await
+    }
+    #[inline]
+    fn plain_take(&self) -> impl Future + Send {
+        self.acquire(1)
     }
     #[inline]
     fn look(&self) {
@@ -380,6 +398,10 @@ impl<const FAIR: bool> Rival for Intrusive<FAIR> {
         self.0.acquire(1).await
     }
     #[inline]
+    fn plain_take(&self) -> impl Future + Send {
+        self.0.acquire(1)
+    }
+    #[inline]
     fn look(&self) {
         black_box(self.0.permits());
     }
@@ -419,10 +441,10 @@ impl<const FAIR: bool> Owned for Intrusive<FAIR> {
     }
 }
 
-/// The floor: one compare-exchange to take, one to give back, and nothing else.
-pub(crate) struct Floor(AtomicU64);
+/// The baseline: one compare-exchange to take, one to return, and nothing else.
+pub(crate) struct Baseline(AtomicU64);
 
-pub(crate) struct FloorGuard<'a>(&'a AtomicU64, u64);
+pub(crate) struct BaselineGuard<'a>(&'a AtomicU64, u64);
 
 #[inline]
 fn cas(word: &AtomicU64, change: impl Fn(u64) -> Option<u64>) -> bool {
@@ -436,31 +458,35 @@ fn cas(word: &AtomicU64, change: impl Fn(u64) -> Option<u64>) -> bool {
     false
 }
 
-impl Drop for FloorGuard<'_> {
+impl Drop for BaselineGuard<'_> {
     #[inline]
     fn drop(&mut self) {
         cas(self.0, |n| Some(n + self.1));
     }
 }
 
-impl Rival for Floor {
-    const NAME: &'static str = "floor";
-    const ORDER: Order = Order::Floor;
-    type Guard<'a> = FloorGuard<'a>;
+impl Rival for Baseline {
+    const NAME: &'static str = "baseline";
+    const ORDER: Order = Order::Baseline;
+    type Guard<'a> = BaselineGuard<'a>;
 
     fn new(tokens: usize) -> Self {
         Self(AtomicU64::new(tokens as u64))
     }
     #[inline]
-    fn try_take(&self) -> Option<FloorGuard<'_>> {
+    fn try_take(&self) -> Option<BaselineGuard<'_>> {
         self.try_take_many(1)
     }
     #[inline]
-    async fn take(&self) -> FloorGuard<'_> {
+    async fn take(&self) -> BaselineGuard<'_> {
         self.take_many(1).await
     }
     #[inline]
-    fn wait(&self) -> FloorGuard<'_> {
+    fn plain_take(&self) -> impl Future + Send {
+        self.take_many(1)
+    }
+    #[inline]
+    fn wait(&self) -> BaselineGuard<'_> {
         self.try_take().expect(PLENTY)
     }
     #[inline]
@@ -470,50 +496,50 @@ impl Rival for Floor {
     fn grow(&self, by: usize) {
         self.resize(0, by);
     }
-    fn forget(guard: FloorGuard<'_>) {
+    fn forget(guard: BaselineGuard<'_>) {
         mem::forget(guard);
     }
 }
 
-impl Weighted for Floor {
+impl Weighted for Baseline {
     #[inline]
-    fn try_take_many(&self, n: usize) -> Option<FloorGuard<'_>> {
+    fn try_take_many(&self, n: usize) -> Option<BaselineGuard<'_>> {
         let n = n as u64;
-        cas(&self.0, |there| there.checked_sub(n)).then(|| FloorGuard(&self.0, n))
+        cas(&self.0, |there| there.checked_sub(n)).then(|| BaselineGuard(&self.0, n))
     }
     #[inline]
-    async fn take_many(&self, n: usize) -> FloorGuard<'_> {
+    async fn take_many(&self, n: usize) -> BaselineGuard<'_> {
         self.try_take_many(n).expect(PLENTY)
     }
 }
 
-impl Owned for Floor {
+impl Owned for Baseline {
     type Shared = Arc<Self>;
-    type OwnedGuard = FloorOwned;
+    type OwnedGuard = BaselineOwned;
 
     fn shared(tokens: usize) -> Arc<Self> {
         Arc::new(Self::new(tokens))
     }
     #[inline]
-    fn try_take_owned(shared: &Arc<Self>) -> Option<FloorOwned> {
-        cas(&shared.0, |n| n.checked_sub(1)).then(|| FloorOwned(Arc::clone(shared)))
+    fn try_take_owned(shared: &Arc<Self>) -> Option<BaselineOwned> {
+        cas(&shared.0, |n| n.checked_sub(1)).then(|| BaselineOwned(Arc::clone(shared)))
     }
     #[inline]
-    async fn take_owned(shared: &Arc<Self>) -> FloorOwned {
+    async fn take_owned(shared: &Arc<Self>) -> BaselineOwned {
         Self::try_take_owned(shared).expect(PLENTY)
     }
 }
 
-pub(crate) struct FloorOwned(Arc<Floor>);
+pub(crate) struct BaselineOwned(Arc<Baseline>);
 
-impl Drop for FloorOwned {
+impl Drop for BaselineOwned {
     #[inline]
     fn drop(&mut self) {
         cas(&self.0.0, |n| Some(n + 1));
     }
 }
 
-impl Resize for Floor {
+impl Resize for Baseline {
     /// One compare-exchange.
     #[inline]
     fn resize(&self, from: usize, to: usize) -> usize {
@@ -522,4 +548,4 @@ impl Resize for Floor {
     }
 }
 
-const PLENTY: &str = "the floor never waits";
+const PLENTY: &str = "the baseline never waits";

@@ -1,5 +1,5 @@
-//! Runs situations by criterion, in rounds: each round has every rival of a situation shortly after one another, so that what
-//! disturbs the machine for longer than that disturbs them all.
+//! Runs situations with criterion, in rounds: in each round, all candidates of a situation run back to back, so that a longer
+//! disturbance of the machine affects them all.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,18 +10,18 @@ use criterion::{Bencher, BenchmarkId, Criterion, SamplingMode, Throughput};
 use crate::rivals::{Order, Rival};
 use crate::target::Target;
 
-/// How many rounds there are, if not this many.
+/// Overrides the number of rounds.
 const ROUNDS_VARIABLE: &str = "TOKEN_BUCKET_ROUNDS";
 const ROUNDS: usize = 3;
 
-/// One rival in one situation.
-pub(crate) struct Contender {
+/// One candidate in one situation.
+pub(crate) struct Candidate {
     name: &'static str,
     order: Order,
     bench: Box<dyn Fn(&mut Bencher<'_>)>,
 }
 
-impl Contender {
+impl Candidate {
     pub(crate) fn new(name: &'static str, order: Order, bench: impl Fn(&mut Bencher<'_>) + 'static) -> Self {
         Self { name, order, bench: Box::new(bench) }
     }
@@ -31,12 +31,12 @@ impl Contender {
     }
 }
 
-/// The contenders that run a generic function: `against!(all: function(arguments))` is for all rivals.
+/// The candidates that run a generic function: `against!(all: function(arguments))` is for all semaphores.
 macro_rules! against {
-    (floor, $rivals:ident: $($bench:tt)*) => {{
-        let mut contenders = $crate::runner::against!([Floor]: $($bench)*);
-        contenders.extend($crate::runner::against!($rivals: $($bench)*));
-        contenders
+    (baseline, $rivals:ident: $($bench:tt)*) => {{
+        let mut candidates = $crate::runner::against!([Baseline]: $($bench)*);
+        candidates.extend($crate::runner::against!($rivals: $($bench)*));
+        candidates
     }};
     (all: $($bench:tt)*) => {
         $crate::runner::against!([Fifo, Barging, Tokio, AsyncLock, Mea, IntrusiveFair, IntrusiveUnfair]: $($bench)*)
@@ -47,24 +47,36 @@ macro_rules! against {
     (resizing: $($bench:tt)*) => { $crate::runner::against!([Fifo, Barging, Tokio, Mea]: $($bench)*) };
     (closing: $($bench:tt)*) => { $crate::runner::against!([Fifo, Barging, Tokio]: $($bench)*) };
     ([$($rival:ident),+]: $bench:ident()) => {
-        vec![$($crate::runner::Contender::of::<$crate::rivals::$rival>($bench::<$crate::rivals::$rival>)),+]
+        vec![$($crate::runner::Candidate::of::<$crate::rivals::$rival>($bench::<$crate::rivals::$rival>)),+]
     };
     ([$($rival:ident),+]: $bench:ident($argument:expr)) => {
-        vec![$($crate::runner::Contender::of::<$crate::rivals::$rival>(move |b| {
+        vec![$($crate::runner::Candidate::of::<$crate::rivals::$rival>(move |b| {
             $bench::<$crate::rivals::$rival>(b, $argument);
         })),+]
     };
 }
 pub(crate) use against;
 
-/// What came of a situation.
+/// Part of the picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Group {
+    /// There are more tokens than takers.
+    Uncontended,
+    /// Futures wait, and are polled by hand.
+    Waiting,
+    /// Tasks or threads compete for few tokens.
+    Contended,
+}
+
+/// The results of a situation.
 pub(crate) struct Outcome {
+    pub(crate) group: Group,
     pub(crate) situation: String,
     pub(crate) targets: Vec<Target>,
     pub(crate) results: Vec<Times>,
 }
 
-/// What came of a contender: a time for each round, if it was measured. Its unit does not matter.
+/// The results of a candidate: a time for each round, if it was measured. The unit does not matter.
 pub(crate) struct Times {
     pub(crate) name: &'static str,
     pub(crate) order: Order,
@@ -73,16 +85,16 @@ pub(crate) struct Times {
 
 pub(crate) struct Runner {
     criterion: Criterion,
-    /// Where criterion puts its results.
+    /// The directory of criterion's results.
     directory: PathBuf,
-    /// Or only tries everything, or only lists it.
+    /// Whether to measure, or else only to try or to list everything.
     measures: bool,
     pub(crate) rounds: usize,
     pub(crate) outcomes: Vec<Outcome>,
 }
 
 impl Runner {
-    /// As the arguments of the command want it.
+    /// Configures the run by the arguments of the command.
     pub(crate) fn from_args() -> Self {
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("criterion");
         let criterion = Criterion::default()
@@ -103,40 +115,46 @@ impl Runner {
         Self { criterion, directory, measures, rounds, outcomes: Vec::new() }
     }
 
-    /// Measures all contenders, in rounds. `elements` is what criterion's throughput counts in one iteration.
-    pub(crate) fn compare(&mut self, situation: &str, elements: u64, targets: Vec<Target>, contenders: Vec<Contender>) {
-        let mut group = self.criterion.benchmark_group(situation);
-        group.throughput(Throughput::Elements(elements)).sampling_mode(SamplingMode::Flat);
-        let mut results: Vec<_> = contenders.into_iter().map(|contender| (contender, Vec::new())).collect();
+    /// Measures all candidates, in rounds. `elements` is what criterion's throughput counts in one iteration.
+    pub(crate) fn compare(
+        &mut self,
+        (group, situation): (Group, &str),
+        elements: u64,
+        targets: Vec<Target>,
+        candidates: Vec<Candidate>,
+    ) {
+        let mut benches = self.criterion.benchmark_group(situation);
+        benches.throughput(Throughput::Elements(elements)).sampling_mode(SamplingMode::Flat);
+        let mut results: Vec<_> = candidates.into_iter().map(|candidate| (candidate, Vec::new())).collect();
         for round in 1..=self.rounds {
-            for (contender, rounds) in &mut results {
+            for (candidate, rounds) in &mut results {
                 let round = round.to_string();
-                let estimates = self.directory.join(situation).join(contender.name).join(&round).join("new/estimates.json");
+                let estimates = self.directory.join(situation).join(candidate.name).join(&round).join("new/estimates.json");
                 if self.measures {
-                    // What is there afterwards is of this run, not of an earlier one.
+                    // A file that is there afterwards is from this run, not from an earlier one.
                     let _ = fs::remove_file(&estimates);
                 }
-                group.bench_function(BenchmarkId::new(contender.name, round), &contender.bench);
+                benches.bench_function(BenchmarkId::new(candidate.name, round), &candidate.bench);
                 rounds.push(if self.measures { median(&estimates) } else { None });
             }
         }
-        group.finish();
-        let results = results.into_iter().map(|(Contender { name, order, .. }, rounds)| Times { name, order, rounds }).collect();
-        self.outcomes.push(Outcome { situation: situation.to_owned(), targets, results });
+        benches.finish();
+        let results = results.into_iter().map(|(Candidate { name, order, .. }, rounds)| Times { name, order, rounds }).collect();
+        self.outcomes.push(Outcome { group, situation: situation.to_owned(), targets, results });
     }
 
-    /// After the last situation.
+    /// Call this after the last situation.
     pub(crate) fn finish(&mut self) {
         self.criterion.final_summary();
     }
 
-    /// Where a report can go that is not of everything.
+    /// The directory for the report of a partial run.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 }
 
-/// The median that criterion has found, unless the benchmark was left out or criterion could not make anything of it.
+/// Criterion's median, unless the benchmark was skipped.
 fn median(estimates: &Path) -> Option<f64> {
     let text = fs::read_to_string(estimates).ok()?;
     let estimates: serde_json::Value = serde_json::from_str(&text).expect("criterion writes JSON");

@@ -1,4 +1,4 @@
-//! Many tasks on few tokens, on the executors that users have.
+//! Many tasks that compete for few tokens, on common executors.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use futures_lite::future::{block_on, yield_now};
 use smol::Executor;
 
 use crate::rivals::{Resize, Rival};
-use crate::runner::{Runner, against};
-use crate::target::{ASYNC_LOCK, TOKIO_AND_MEA, Target};
+use crate::runner::{Group, Runner, against};
+use crate::target::{ALL, ASYNC_LOCK, MEA, TOKIO, Target};
 use crate::threads::{Longest, WATCH};
 
 const TASKS: u64 = 64;
@@ -20,19 +20,22 @@ const TOKENS: usize = 4;
 const THREADS: usize = 2;
 
 pub(crate) fn run(runner: &mut Runner) {
-    let targets = vec![Target::fifo(1.30, TOKIO_AND_MEA), Target::barging(1.20, ASYNC_LOCK)];
-    runner.compare("saturated, tokio, 1 thread", TASKS, targets, against!(all: saturated(OneThread)));
-    let targets = vec![Target::fifo(1.20, TOKIO_AND_MEA), Target::barging(1.00, ASYNC_LOCK)];
-    runner.compare("saturated, tokio, 2 workers", TASKS, targets, against!(all: saturated(Workers)));
-    runner.compare("saturated, smol, 2 threads", TASKS, vec![], against!(all: saturated(Smol)));
-    runner.compare("saturated, tokio, 1 thread, longest wait", 1, vec![], against!(all: longest_wait(OneThread)));
-    runner.compare("saturated, tokio, 2 workers, longest wait", 1, vec![], against!(all: longest_wait(Workers)));
-    runner.compare("saturated, tokio, 2 workers, resized", TASKS, vec![], against!(resizing: resized()));
+    let name = |situation| (Group::Contended, situation);
+    let targets =
+        vec![Target::fifo(1.05, TOKIO), Target::fifo(1.00, MEA), Target::barging(0.98, ASYNC_LOCK), Target::barging(1.00, ALL)];
+    runner.compare(name("saturated, tokio, 1 thread"), TASKS, targets, against!(all: saturated(OneThread)));
+    let targets =
+        vec![Target::fifo(1.05, TOKIO), Target::fifo(1.00, MEA), Target::barging(0.60, ASYNC_LOCK), Target::barging(1.00, ALL)];
+    runner.compare(name("saturated, tokio, 2 workers"), TASKS, targets, against!(all: saturated(Workers)));
+    runner.compare(name("saturated, smol, 2 threads"), TASKS, vec![], against!(all: saturated(Smol)));
+    runner.compare(name("saturated, tokio, 1 thread, longest wait"), 1, vec![], against!(all: longest_wait(OneThread)));
+    runner.compare(name("saturated, tokio, 2 workers, longest wait"), 1, vec![], against!(all: longest_wait(Workers)));
+    runner.compare(name("saturated, tokio, 2 workers, resized"), TASKS, vec![], against!(resizing: resized()));
 }
 
-/// Runs tasks to their end.
+/// Runs tasks to completion.
 trait Runtime: Copy {
-    /// As many as there are, and how long they took.
+    /// Runs `TASKS` tasks. Returns how long that took.
     fn run<F: Future<Output = ()> + Send + 'static>(self, task: impl Fn() -> F) -> Duration;
 }
 
@@ -88,7 +91,7 @@ impl Runtime for Smol {
     }
 }
 
-/// Each task takes a token, lets others run while it has it, and gives it back; so many times.
+/// Takes a token, lets other tasks run while it is held, and returns it, several times.
 async fn work<R: Rival>(rival: Arc<CachePadded<R>>, times: u64) {
     for _ in 0..times {
         let guard = rival.take().await;
@@ -102,7 +105,7 @@ fn saturated<R: Rival>(b: &mut Bencher<'_>, runtime: impl Runtime) {
     b.iter_custom(|iterations| runtime.run(|| work(Arc::clone(&rival), iterations)));
 }
 
-/// Not how long it all takes, but how long the unluckiest task waited for a token.
+/// Measures not the throughput, but the longest time that a task waited for a token.
 fn longest_wait<R: Rival>(b: &mut Bencher<'_>, runtime: impl Runtime) {
     let rival = Arc::new(CachePadded::new(R::new(TOKENS)));
     b.iter_custom(|iterations| {
@@ -111,7 +114,7 @@ fn longest_wait<R: Rival>(b: &mut Bencher<'_>, runtime: impl Runtime) {
         runtime.run(|| {
             let (rival, longest) = (Arc::clone(&rival), Arc::clone(&longest));
             async move {
-                // At least once, however long it took to come here.
+                // At least once, even if the time is already over.
                 loop {
                     let start = Instant::now();
                     let guard = rival.take().await;
@@ -128,7 +131,7 @@ fn longest_wait<R: Rival>(b: &mut Bencher<'_>, runtime: impl Runtime) {
     });
 }
 
-/// As `saturated`, while the number of tokens goes up and down a thousand times a second.
+/// Like `saturated`, while the number of tokens changes a thousand times a second.
 fn resized<R: Resize>(b: &mut Bencher<'_>) {
     let rival = Arc::new(CachePadded::new(R::new(TOKENS)));
     b.iter_custom(|iterations| {

@@ -1,20 +1,19 @@
-//! What the ratios are meant to be.
+//! Performance targets: limits of the ratios.
 
 use crate::rivals::Order;
 
-/// A limit for the ratio of a bucket's time to that of the best of some rivals.
+/// A limit for the ratio of a bucket's time to that of the fastest of some candidates.
 pub(crate) struct Target {
-    /// Of the bucket of this order, or of both.
+    /// For the bucket with this order, or for both.
     order: Option<Order>,
     pub(crate) limit: f64,
     pub(crate) against: &'static [&'static str],
 }
 
-pub(crate) const FLOOR: &[&str] = &["floor"];
+pub(crate) const BASELINE: &[&str] = &["baseline"];
 pub(crate) const TOKIO: &[&str] = &["tokio"];
 pub(crate) const ASYNC_LOCK: &[&str] = &["async-lock"];
-pub(crate) const TOKIO_AND_MEA: &[&str] = &["tokio", "mea"];
-pub(crate) const USUAL: &[&str] = &["tokio", "async-lock", "mea"];
+pub(crate) const MEA: &[&str] = &["mea"];
 pub(crate) const ALL: &[&str] = &["tokio", "async-lock", "mea", "futures-intrusive-fair", "futures-intrusive-unfair"];
 
 impl Target {

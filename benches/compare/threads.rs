@@ -1,4 +1,4 @@
-//! Threads: beside one another with tokens in plenty, and blocked with few.
+//! Threads: uncontended with plenty of tokens, and blocked with few.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,33 +9,33 @@ use criterion::Bencher;
 use crossbeam_utils::CachePadded;
 
 use crate::rivals::Rival;
-use crate::runner::{Runner, against};
+use crate::runner::{Group, Runner, against};
 use crate::target::{ALL, ASYNC_LOCK, TOKIO, Target};
 
 const BLOCKED: usize = 8;
 const TOKENS: usize = 2;
-/// How long waits are watched for the longest one. Who is starved waits about so long, for then the others stop.
+/// How long the waits are observed. A starved waiter waits about this long, because then the others stop.
 pub(crate) const WATCH: Duration = Duration::from_millis(200);
 const PLENTY: usize = 1000;
 const CROWD: usize = 32;
 
 pub(crate) fn run(runner: &mut Runner) {
     for threads in [2, 4] {
-        let targets = if threads == 2 { vec![Target::both(0.50, ALL)] } else { vec![] };
-        let contenders = against!(floor, all: beside(threads));
-        runner.compare(&format!("{threads} threads, tokens in plenty"), threads as u64, targets, contenders);
+        let targets = if threads == 2 { vec![Target::both(1.00, ALL)] } else { vec![] };
+        let candidates = against!(baseline, all: beside(threads));
+        runner.compare((Group::Uncontended, &format!("{threads} threads, uncontended")), threads as u64, targets, candidates);
     }
     for micros in [0, 1, 10] {
         let work = Duration::from_micros(micros);
-        let targets = if micros == 1 { vec![Target::barging(1.00, ASYNC_LOCK), Target::fifo(1.30, TOKIO)] } else { vec![] };
+        let targets = if micros == 1 { vec![Target::fifo(1.00, TOKIO), Target::barging(0.95, ASYNC_LOCK)] } else { vec![] };
         let name = format!("8 blocked threads, 2 tokens, {micros} µs");
-        runner.compare(&name, 1, targets, against!(all: blocked(work)));
-        runner.compare(&format!("{name}, longest wait"), 1, vec![], against!(all: longest_wait(work)));
+        runner.compare((Group::Contended, &name), 1, targets, against!(all: blocked(work)));
+        runner.compare((Group::Contended, &format!("{name}, longest wait")), 1, vec![], against!(all: longest_wait(work)));
     }
-    runner.compare("grow by 32 under 32 blocked threads", CROWD as u64, vec![], against!(all: grow()));
+    runner.compare((Group::Waiting, "grow by 32 under 32 blocked threads"), CROWD as u64, vec![], against!(all: grow()));
 }
 
-/// Runs the work on several threads at once, and measures from the start of the first to the end of the last.
+/// Runs the work on several threads at once. Returns the time from the start of the first to the end of the last.
 pub(crate) fn at_once(threads: usize, work: impl Fn() + Sync) -> Duration {
     let start_line = Barrier::new(threads);
     let times: Vec<_> = thread::scope(|scope| {
@@ -53,13 +53,13 @@ pub(crate) fn at_once(threads: usize, work: impl Fn() + Sync) -> Duration {
     end - start
 }
 
-/// Each takes a token and gives it back, again and again.
+/// Each thread takes and returns a token, repeatedly.
 fn beside<R: Rival>(b: &mut Bencher<'_>, threads: usize) {
     let rival = CachePadded::new(R::new(PLENTY));
     b.iter_custom(|iterations| {
         at_once(threads, || {
             for _ in 0..iterations {
-                drop(rival.try_take().expect("plenty"));
+                drop(rival.try_take().expect("there are plenty"));
             }
         })
     });
@@ -74,7 +74,7 @@ fn spin(work: Duration) {
     }
 }
 
-/// So many takes in all, with work done under the token. All threads are at it until the end.
+/// A total number of takes, with work while the token is held. All threads take part until the end.
 fn blocked<R: Rival>(b: &mut Bencher<'_>, work: Duration) {
     const STRETCH: u64 = 16;
 
@@ -97,7 +97,7 @@ fn blocked<R: Rival>(b: &mut Bencher<'_>, work: Duration) {
     });
 }
 
-/// Not how long it all takes, but how long the unluckiest thread waited for a token.
+/// Measures not the throughput, but the longest time that a thread waited for a token.
 fn longest_wait<R: Rival>(b: &mut Bencher<'_>, work: Duration) {
     let rival = CachePadded::new(R::new(TOKENS));
     b.iter_custom(|iterations| {
@@ -126,22 +126,22 @@ pub(crate) struct Longest(CachePadded<AtomicU64>);
 
 impl Longest {
     pub(crate) fn note(&self, wait: Duration) {
-        let nanos = u64::try_from(wait.as_nanos()).expect("not for centuries");
-        // Seldom longer than the longest, so seldom written.
+        let nanos = u64::try_from(wait.as_nanos()).expect("less than centuries");
+        // A new maximum is rare, so the shared line is rarely written.
         if nanos > self.0.load(Ordering::Relaxed) {
             self.0.fetch_max(nanos, Ordering::Relaxed);
         }
     }
 
-    /// As what criterion divides by the number of iterations.
+    /// Multiplies by the number of iterations, by which criterion divides.
     pub(crate) fn times(&self, iterations: u64) -> Duration {
         Duration::from_nanos(self.0.load(Ordering::Relaxed).saturating_mul(iterations))
     }
 }
 
-/// Everyone waits; there are tokens for all at once; everyone takes one.
+/// All threads wait; then tokens for all are added; each thread takes one.
 fn grow<R: Rival>(b: &mut Bencher<'_>) {
-    /// As good as certainly, they all wait by then; if one does not, it takes its token all the same.
+    /// Almost certainly, all threads wait by then. One that does not still takes its token.
     const LINED_UP: Duration = Duration::from_millis(1);
 
     let rival = CachePadded::new(R::new(0));

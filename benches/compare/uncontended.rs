@@ -1,4 +1,4 @@
-//! One thread, and nobody waits: what each call costs, against bare compare-exchanges and the peers.
+//! One thread, no waiter: the cost of each call, compared to bare compare-exchanges and the peers.
 
 use std::future::Future;
 use std::hint::black_box;
@@ -7,35 +7,37 @@ use std::task::{Context, Poll};
 
 use criterion::Bencher;
 
-use crate::line::waker;
+use crate::queue::waker;
 use crate::rivals::{Owned, Resize, Rival, Weighted};
-use crate::runner::{Runner, against};
-use crate::target::{ALL, FLOOR, Target, USUAL};
+use crate::runner::{Group, Runner, against};
+use crate::target::{ALL, BASELINE, Target};
 
 const TOKENS: usize = 1000;
 const WEIGHT: usize = 4;
 
 pub(crate) fn run(runner: &mut Runner) {
-    let targets = vec![Target::both(1.05, FLOOR), Target::both(0.50, USUAL)];
-    runner.compare("uncontended try_take", 1, targets, against!(floor, all: try_take()));
-    let targets = vec![Target::both(1.30, FLOOR), Target::both(0.42, ALL)];
-    runner.compare("uncontended take.await", 1, targets, against!(floor, all: take()));
-    runner.compare("uncontended wait", 1, vec![], against!(floor, all: wait()));
-    runner.compare("uncontended try_take_owned", 1, vec![], against!(floor, all: try_take_owned()));
-    runner.compare("uncontended take_owned.await", 1, vec![], against!(floor, all: take_owned()));
-    runner.compare("uncontended try_take_many, 4", 1, vec![], against!(floor, weighted: try_take_many()));
-    runner.compare("uncontended take_many.await, 4", 1, vec![], against!(floor, weighted: take_many()));
-    let targets = vec![Target::both(1.30, FLOOR)];
-    runner.compare("uncontended set_capacity", 1, targets, against!(floor, resizing: set_capacity()));
-    runner.compare("uncontended snapshot", 1, vec![], against!(floor, all: snapshot()));
+    let name = |situation| (Group::Uncontended, situation);
+    let targets = || vec![Target::both(1.10, BASELINE), Target::both(1.00, ALL)];
+    runner.compare(name("uncontended try_take"), 1, targets(), against!(baseline, all: try_take()));
+    runner.compare(name("uncontended take.await"), 1, targets(), against!(baseline, all: take()));
+    let targets = vec![Target::both(1.00, ALL)];
+    runner.compare(name("uncontended take.await, Result kept"), 1, targets, against!(baseline, all: take_kept()));
+    runner.compare(name("uncontended wait"), 1, vec![], against!(baseline, all: wait()));
+    runner.compare(name("uncontended try_take_owned"), 1, vec![], against!(baseline, all: try_take_owned()));
+    runner.compare(name("uncontended take_owned.await"), 1, vec![], against!(baseline, all: take_owned()));
+    runner.compare(name("uncontended try_take_many, 4"), 1, vec![], against!(baseline, weighted: try_take_many()));
+    runner.compare(name("uncontended take_many.await, 4"), 1, vec![], against!(baseline, weighted: take_many()));
+    let targets = vec![Target::both(1.30, BASELINE)];
+    runner.compare(name("uncontended set_capacity"), 1, targets, against!(baseline, resizing: set_capacity()));
+    runner.compare(name("uncontended snapshot"), 1, vec![], against!(baseline, all: snapshot()));
 }
 
-/// Polls it once, for it is ready.
+/// Polls the future once, which is ready.
 #[inline]
 fn ready<F: Future>(future: F, cx: &mut Context<'_>) -> F::Output {
     match pin!(future).poll(cx) {
         Poll::Ready(output) => output,
-        Poll::Pending => unreachable!("plenty"),
+        Poll::Pending => unreachable!("there are plenty"),
     }
 }
 
@@ -48,6 +50,16 @@ fn take<R: Rival>(b: &mut Bencher<'_>) {
     let (rival, waker) = (R::new(TOKENS), waker());
     let mut cx = Context::from_waker(&waker);
     b.iter(|| drop(black_box(ready(black_box(&rival).take(), &mut cx))));
+}
+
+/// The result itself is kept, so the compiler cannot omit the parts of it that unwrapping does not need.
+fn take_kept<R: Rival>(b: &mut Bencher<'_>) {
+    let (rival, waker) = (R::new(TOKENS), waker());
+    let mut cx = Context::from_waker(&waker);
+    b.iter(|| {
+        let mut future = pin!(black_box(&rival).plain_take());
+        drop(black_box(future.as_mut().poll(&mut cx)));
+    });
 }
 
 fn wait<R: Rival>(b: &mut Bencher<'_>) {
@@ -77,7 +89,7 @@ fn take_many<R: Weighted>(b: &mut Bencher<'_>) {
     b.iter(|| drop(black_box(ready(black_box(&rival).take_many(black_box(WEIGHT)), &mut cx))));
 }
 
-/// To half as many and back, in turn.
+/// To half the tokens and back, alternately.
 fn set_capacity<R: Resize>(b: &mut Bencher<'_>) {
     let rival = R::new(TOKENS);
     let (mut now, mut other) = (TOKENS, TOKENS / 2);

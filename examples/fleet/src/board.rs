@@ -1,5 +1,5 @@
-//! The truth, measured without the buckets under test: workers in all processes report the begin and the end of each job to a TCP
-//! server in the parent, and wait for its answer. So a job runs on the board only while it really runs.
+//! Counts the running jobs independently of the buckets under test: workers in all processes report the begin and the end of each job to a
+//! TCP server in the parent, and wait for its answer. So the board never counts a job that is not running.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, Write as _};
@@ -8,10 +8,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The capacity of each member that runs, by name.
+/// The capacity of each running member, by name.
 pub(crate) type Capacities = BTreeMap<char, usize>;
 
-/// What happened within a span of time: the last capacities, the most jobs at once, and the last number of them.
+/// What happened in a time span: the last capacities, the largest number of jobs at the same time, and the last one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sample {
     pub(crate) capacities: Capacities,
@@ -19,7 +19,7 @@ pub(crate) struct Sample {
     pub(crate) last: usize,
 }
 
-/// What runs now, and what has happened.
+/// What is running now, and what has happened.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) begin: Instant,
@@ -88,7 +88,7 @@ impl Board {
         self.state.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until something holds, or the time has passed. Returns whether it holds.
+    /// Waits until the condition holds, but not longer than `at_most`. Returns whether it holds.
     pub(crate) fn wait(&self, at_most: Duration, holds: impl Fn(&State) -> bool) -> bool {
         let waited = self.state.1.wait_timeout_while(self.state(), at_most, |state| !holds(state));
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()

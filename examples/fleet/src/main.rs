@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The lease logic is in `lease.rs` and `lease.lua`. This program starts a Redis server, a proxy that makes it slow, and processes
-//! that do jobs; it counts the jobs that run at once, and checks that there are never more than the limit.
+//! that do jobs. It counts the jobs that run at the same time, and checks that there are never more than the limit.
 
 mod board;
 mod member;
@@ -27,12 +27,12 @@ const LIMIT: usize = 24;
 
 /// Shares one limit among several processes through Redis, while processes are killed and Redis is slow, away, or restarted.
 #[derive(Debug, Parser)]
-#[command(name = "fleet", after_help = "Exit status: 1 if a claim does not hold, such as that the limit is never exceeded.")]
+#[command(name = "fleet", after_help = "Exit status: 1 if a claim fails, such as that the limit is never exceeded.")]
 struct Options {
-    /// Take a few seconds
+    /// Run for a few seconds only
     #[arg(long)]
     short: bool,
-    /// Draw what happened
+    /// Draw what happened as an SVG picture
     #[arg(long, value_name = "PATH")]
     svg: Option<PathBuf>,
     /// Do jobs without tokens, to see the limit exceeded
@@ -49,7 +49,7 @@ enum Roles {
     Member(member::Role),
 }
 
-/// How fast all of it goes.
+/// The times of the whole program.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
     lease: Duration,

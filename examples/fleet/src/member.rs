@@ -1,4 +1,4 @@
-//! One of the processes that share the limit. It does jobs, and tells the board about them.
+//! One of the processes that share the limit. It does jobs and reports them to the board.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;

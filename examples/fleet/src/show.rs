@@ -1,4 +1,4 @@
-//! What happens to the processes, and what must hold meanwhile.
+//! What is done to the processes, and what must hold meanwhile.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -15,7 +15,7 @@ use crate::board::{Board, Capacities, SAMPLE};
 use crate::proxy::Proxy;
 use crate::{LIMIT, Pace, Result, member, picture};
 
-/// More workers than tokens: as much demand as there can be.
+/// More workers than tokens: the largest possible demand.
 const ALL: usize = LIMIT + 6;
 const HELD_UP: Duration = Duration::MAX;
 
@@ -39,10 +39,10 @@ pub(crate) fn run(is_short: bool, without_limit: bool, svg: Option<&Path>) -> Re
         let state = show.board.state();
         (state.most, state.jobs)
     };
-    show.claim(most <= LIMIT, &format!("at most {most} of {jobs} jobs ran at once; the limit is {LIMIT}"));
+    show.claim(most <= LIMIT, &format!("at most {most} of {jobs} jobs ran at a time; the limit is {LIMIT}"));
     if let (Some(path), Ok(())) = (svg, &scenes) {
         picture::draw(path, &show.board.state(), &show.events)?;
-        eprintln!("{} drawn", path.display());
+        eprintln!("picture written to {}", path.display());
     }
     match scenes {
         Err(error) if show.all_hold => Err(error),
@@ -99,11 +99,11 @@ impl Show {
         self.event("Redis is slow");
         self.proxy.set_delay(self.pace.lease / 40);
         thread::sleep(self.pace.lease);
-        self.wait("a slow Redis is good enough", |now| total(now) == LIMIT)?;
+        self.wait("shares survive a slow Redis", |now| total(now) == LIMIT)?;
 
         self.event("Redis does not answer");
         self.proxy.set_delay(HELD_UP);
-        self.wait("without Redis, each process has the minimum in the end", |now| now.values().all(|&share| share == 1))?;
+        self.wait("without Redis, each process ends up with its minimum", |now| now.values().all(|&share| share == 1))?;
 
         self.event("Redis answers again");
         self.proxy.set_delay(Duration::ZERO);
@@ -113,7 +113,7 @@ impl Show {
         self.leave()
     }
 
-    /// Redis forgets all leases, that of a process which dies and those of processes which live.
+    /// Redis loses all leases: that of a process that dies, and those of processes that live.
     fn restart(&mut self) -> Result<()> {
         self.event("C is killed, Redis restarts empty, E starts");
         let lost = self.board.state().begin.elapsed();
@@ -123,14 +123,14 @@ impl Show {
         let ready = self.board.state().begin.elapsed();
         self.start('E')?;
         self.demand('E', ALL)?;
-        self.wait("after a restart, a new process gets its share", |now| now.get(&'E') == Some(&(LIMIT / 3)))?;
+        self.wait("a process that starts after the restart gets its share", |now| now.get(&'E') == Some(&(LIMIT / 3)))?;
 
         let sample = |at: Duration| u64::try_from(at.as_millis() / SAMPLE.as_millis()).unwrap_or(u64::MAX);
         let nothing_grew = self.board.state().samples.range(sample(lost)..sample(ready + self.pace.lease)).all(|(_, sample)| {
             let may_have = |name| before.get(name).copied().unwrap_or(1);
             sample.capacities.iter().all(|(name, share)| *share <= may_have(name))
         });
-        self.claim(nothing_grew, "but no share grew for one lease time");
+        self.claim(nothing_grew, "after the restart, no share grew for one lease time");
         Ok(())
     }
 
@@ -185,7 +185,7 @@ impl Show {
         self.events.push((at, name));
     }
 
-    /// Waits, within bounds, for what must come about. An exceeded limit ends the show.
+    /// Waits, within bounds, until the condition holds. An exceeded limit ends the show.
     fn wait(&mut self, claim: &str, comes: impl Fn(&Capacities) -> bool) -> Result<()> {
         let board = self.board.clone();
         let came = board.wait(self.pace.lease * 20, |state| state.most > LIMIT || comes(&state.capacities));
@@ -204,7 +204,7 @@ impl Show {
     }
 
     fn claim(&mut self, holds: bool, claim: &str) {
-        println!("{} {claim}", if holds { "ok    " } else { "BROKEN" });
+        println!("{} {claim}", if holds { "ok    " } else { "FAILED" });
         self.all_hold &= holds;
     }
 }

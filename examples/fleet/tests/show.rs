@@ -64,7 +64,7 @@ fn an_exceeded_limit_is_noticed() {
     let dir = TempDir::new().unwrap();
     let (code, stdout, stderr) = run(&dir, &["--short", "--without-limit", "--svg=picture.svg"]);
     assert_eq!(code, Some(1), "{stdout}{stderr}");
-    assert!(stdout.lines().any(|line| line.starts_with("BROKEN at most ") && line.ends_with("the limit is 24")), "{stdout}");
+    assert!(stdout.lines().any(|line| line.starts_with("FAILED at most ") && line.ends_with("the limit is 24")), "{stdout}");
     assert!(files(&dir).is_empty());
     assert!(!is_open(port(&stderr)));
 }
@@ -118,7 +118,7 @@ fn the_picture_is_there() {
 fn is_picture(path: &Path) {
     let picture = std::fs::read_to_string(path).unwrap();
     assert!(picture.starts_with("<svg") && picture.trim_end().ends_with("</svg>"), "{picture}");
-    for text in ["time (seconds)", "jobs at once", "A is killed", "Redis does not answer", "the limit"] {
+    for text in ["time (seconds)", "jobs at a time", "A is killed", "Redis does not answer", "limit"] {
         assert!(picture.contains(text), "{text} is not in the picture");
     }
     assert!((5_000..40_000).contains(&picture.len()), "{} bytes", picture.len());

@@ -131,7 +131,7 @@ async fn run(sheds_load: bool, phase: Duration, without_bucket: bool, claims: &m
     let (_, monitor) = &*state.in_flight.lock().unwrap();
     let mode = if sheds_load { "load shedding" } else { "waiting" };
     monitor.check(claims, &format!("requests in flight ({mode})"));
-    let is_right = asked == served.len() + refused.len() && !served.is_empty() && !refused.is_empty() == sheds_load;
+    let is_right = asked == served.len() + refused.len() && !served.is_empty() && refused.is_empty() != sheds_load;
     let counts = format!("{asked} requests, {} served, {} refused with 503 ({mode})", served.len(), refused.len());
     claims.check(is_right, counts);
     let responses = vec![

@@ -1,4 +1,4 @@
-//! Takes that are polled by hand.
+//! Futures that are polled by hand.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -6,33 +6,33 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-/// Futures that wait, each in a place that was allocated before, so that no allocation of the bench is measured.
-pub(crate) struct Line<F>(Vec<Pin<Box<Option<F>>>>);
+/// Waiting futures, each in a place that is allocated in advance, so that no allocation of the bench is measured.
+pub(crate) struct Queue<F>(Vec<Pin<Box<Option<F>>>>);
 
-impl<F: Future> Line<F> {
+impl<F: Future> Queue<F> {
     pub(crate) fn new(places: usize) -> Self {
         Self((0..places).map(|_| Box::pin(None)).collect())
     }
 
-    /// Who comes has to wait.
+    /// Puts a future in a place. It must wait.
     #[inline]
     pub(crate) fn enter(&mut self, place: usize, future: F, cx: &mut Context<'_>) {
         self.0[place].set(Some(future));
-        assert!(self.poll(place, cx).is_pending(), "there is nothing to wait for");
+        assert!(self.poll(place, cx).is_pending(), "the future did not wait");
     }
 
     #[inline]
     pub(crate) fn poll(&mut self, place: usize, cx: &mut Context<'_>) -> Poll<F::Output> {
-        self.0[place].as_mut().as_pin_mut().expect("somebody is here").poll(cx)
+        self.0[place].as_mut().as_pin_mut().expect("a future is in this place").poll(cx)
     }
 
-    /// The one that was there is dropped.
+    /// Drops the future in a place.
     #[inline]
     pub(crate) fn leave(&mut self, place: usize) {
         self.0[place].set(None);
     }
 
-    /// Polls everyone in turn, until nobody is left.
+    /// Polls all futures in turn until all are ready.
     pub(crate) fn serve_all(&mut self, cx: &mut Context<'_>, mut served: impl FnMut(F::Output)) {
         let mut left = self.0.len();
         while left > 0 {
@@ -45,12 +45,12 @@ impl<F: Future> Line<F> {
                     left -= 1;
                 }
             }
-            assert!(left < before, "nobody was served");
+            assert!(left < before, "no future was served");
         }
     }
 }
 
-/// Counts, and does nothing else.
+/// Counts wake-ups, and does nothing else.
 #[derive(Default)]
 struct Wakes(AtomicUsize);
 
