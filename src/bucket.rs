@@ -750,12 +750,12 @@ impl TokenBucket {
     }
 
     fn grow_by(&self, n: usize) -> Result<(), SetCapacityError> {
-        self.combiner.grow_and_take(n).map_err(|refused| match refused {
-            Refused::Closed => self.closed().into(),
-            _ => {
-                let Snapshot { capacity, deficit, max_capacity, .. } = self.snapshot();
-                SetCapacityError::OutOfRange { requested: (capacity + deficit).saturating_add(n), max_capacity }
+        self.combiner.grow_and_take(n).map_err(|refused| {
+            if refused == Refused::Closed {
+                return self.closed().into();
             }
+            let Snapshot { capacity, deficit, max_capacity, .. } = self.snapshot();
+            SetCapacityError::OutOfRange { requested: (capacity + deficit).saturating_add(n), max_capacity }
         })
     }
 

@@ -30,6 +30,9 @@
 //!
 //! [`STARVING_AFTER`]: crate::queue::STARVING_AFTER
 
+#![allow(clippy::doc_markdown, reason = "the flags are in capitals, as in `state.rs`")]
+#![allow(clippy::single_match_else, reason = "both arms are of one kind")]
+
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::convert::Infallible;
@@ -408,7 +411,7 @@ impl Combiner {
             }
             if seen.is_closed() {
                 // Also if it was closed while waiters were served: `settle` compares with this word, and would not notice.
-                self.close_waiters(&mut queue, wakes);
+                Self::close_waiters(&mut queue, wakes);
             }
             if queue.has_others() {
                 self.serve_others(&mut queue, seen, wakes);
@@ -538,7 +541,7 @@ impl Combiner {
     }
 
     #[cold]
-    fn close_waiters(&self, queue: &mut Queue, wakes: &mut WakeList) {
+    fn close_waiters(queue: &mut Queue, wakes: &mut WakeList) {
         for waiter in queue.take_all() {
             match waiter.notify(Phase::Closed) {
                 Ok(waker) => wakes.push(waker),

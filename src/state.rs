@@ -41,6 +41,7 @@
     clippy::cast_sign_loss,
     reason = "fields are cut out of the word, and S1 bounds what is put in"
 )]
+#![allow(clippy::doc_markdown, reason = "the flags are in capitals, here and in the diagram")]
 
 use core::fmt;
 
@@ -132,12 +133,13 @@ pub(crate) struct Summary(u64);
 
 impl Summary {
     #[inline]
+    #[allow(clippy::fn_params_excessive_bools, reason = "they are bits of the word")]
     pub(crate) const fn new(has_waiters: bool, no_barging: bool, has_releasers: bool, has_deferred: bool) -> Self {
         Self(
-            has_waiters as u64 * HAS_WAITERS
-                | no_barging as u64 * NO_BARGING
-                | has_releasers as u64 * HAS_RELEASERS
-                | has_deferred as u64 * HAS_DEFERRED,
+            (has_waiters as u64 * HAS_WAITERS)
+                | (no_barging as u64 * NO_BARGING)
+                | (has_releasers as u64 * HAS_RELEASERS)
+                | (has_deferred as u64 * HAS_DEFERRED),
         )
     }
 }
@@ -263,7 +265,7 @@ impl State {
     #[inline]
     const fn taken(self, n: u32) -> Self {
         const _: () = assert!(HAS_WAITERS << 1 == BYPASSED);
-        Self((self.0 - n as u64 * ONE_TOKEN) | (self.0 & HAS_WAITERS) << 1)
+        Self((self.0 - n as u64 * ONE_TOKEN) | ((self.0 & HAS_WAITERS) << 1))
     }
 
     /// `up_to`, or all available tokens if they are fewer.
@@ -435,7 +437,7 @@ impl State {
             return next;
         }
         let shut = if is_starving || self.has(HAS_DEFERRED) { NO_BARGING } else { 0 };
-        Self(next.0 & !BYPASSED | shut)
+        Self((next.0 & !BYPASSED) | shut)
     }
 
     /// `min ≤ available → available − n`, for the head, which NO_BARGING protects; `n` is at most `up_to`.
@@ -456,7 +458,7 @@ impl State {
     #[inline]
     pub(crate) const fn settle(self, seen: Self, summary: Summary) -> Result<Self, Self> {
         let unbypassed = if summary.0 & HAS_WAITERS == 0 { BYPASSED } else { 0 };
-        let settled = Self(self.0 & !(SUMMARY | unbypassed) | summary.0);
+        let settled = Self((self.0 & !(SUMMARY | unbypassed)) | summary.0);
         if self.0 == seen.0 && !self.has(RECHECK) {
             return Ok(settled);
         }

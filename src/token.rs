@@ -276,6 +276,7 @@ impl<H: Handle> TokenGuard<H> {
 impl<'a> TokenGuard<&'a TokenBucket> {
     /// Returns the bucket that the tokens go back to.
     #[inline]
+    #[must_use]
     pub fn bucket(&self) -> &'a TokenBucket {
         self.handle
     }
@@ -284,6 +285,7 @@ impl<'a> TokenGuard<&'a TokenBucket> {
 impl TokenGuard<Arc<TokenBucket>> {
     /// Returns the bucket that the tokens go back to.
     #[inline]
+    #[must_use]
     pub fn bucket(&self) -> &Arc<TokenBucket> {
         &self.handle
     }

@@ -1,7 +1,7 @@
 //! A waiter: what the queue and the future share, and the bridge to `event-listener`.
 //!
 //! A waiter that cannot reach the queue listens on an event, the *inbox*. `event-listener` runs wakers under its lock, where user
-//! code must not run. So what it wakes is the [`Waiter`] itself, which the [`bridge`] carries to the thread that notified. The
+//! code must not run. So what it wakes is the [`Waiter`] itself, which the [`mod@bridge`] carries to the thread that notified. The
 //! waker of the user is run from a [`WakeList`] when that thread holds neither a lock nor the queue.
 
 use alloc::sync::Arc;

@@ -1,6 +1,6 @@
 //! Buckets where newcomers may take tokens past the line.
 
-use loom_tests::{barging, check, poll, queued, race, race3, at_rest};
+use loom_tests::{at_rest, barging, check, poll, queued, race, race3};
 
 /// More than a waiter that has been called may let pass (a model has smaller limits).
 const MANY: usize = if cfg!(loom) { 4 } else { 300 };

@@ -1,6 +1,6 @@
 //! Takers that leave.
 
-use loom_tests::{barging, check, fifo, queued, race, race3, at_rest};
+use loom_tests::{at_rest, barging, check, fifo, queued, race, race3};
 
 /// Guards `Line::hand_over`, which gives the tokens back if the waiter has left, `Line::cancel`, which gives them back if
 /// it leaves with a grant, and `Line::others_wait`, by which QUEUED stays for the next one.

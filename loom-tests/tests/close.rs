@@ -1,6 +1,6 @@
 //! The end.
 
-use loom_tests::{barging, check, fifo, queued, race, race3, at_rest};
+use loom_tests::{at_rest, barging, check, fifo, queued, race, race3};
 
 /// Guards `State::close`, which has everybody sent home, and `State::enqueue`, which refuses those who come too late for that.
 #[test]

@@ -1,7 +1,7 @@
 //! Waiting for all tokens to be back.
 
 use loom_tests::atomic::{AtomicUsize, Ordering::Relaxed};
-use loom_tests::{Arc, check, fifo, poll, queued, race, race3, at_rest};
+use loom_tests::{Arc, at_rest, check, fifo, poll, queued, race, race3};
 
 /// Guards `State::show`, which has the line served when the last token comes back, and `Line::watch`, which listens first
 /// and changes the word then.

@@ -3,7 +3,7 @@
 use std::task::Poll;
 
 use loom_tests::atomic::{AtomicUsize, Ordering::Relaxed};
-use loom_tests::{Arc, barging, check, fifo, poll, queued, race, race3, at_rest};
+use loom_tests::{Arc, at_rest, barging, check, fifo, poll, queued, race, race3};
 
 /// A number to be written before a token comes back, and to be read by who gets it.
 fn number() -> (Arc<AtomicUsize>, Arc<AtomicUsize>) {

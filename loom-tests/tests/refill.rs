@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use loom_tests::{barging, check, fifo, race, at_rest};
+use loom_tests::{at_rest, barging, check, fifo, race};
 use token_bucket::Refill;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -1,6 +1,6 @@
 //! Releasers that wait for room.
 
-use loom_tests::{check, fifo, poll, queued, race, race3, at_rest};
+use loom_tests::{at_rest, check, fifo, poll, queued, race, race3};
 
 /// Guards `State::take`, which has a releaser called if ROOM is set, and `Line::enqueue_release`, which listens first and
 /// changes the word then.

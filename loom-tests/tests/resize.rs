@@ -2,7 +2,7 @@
 
 use std::task::Poll;
 
-use loom_tests::{check, fifo, poll, queued, race, race3, at_rest};
+use loom_tests::{at_rest, check, fifo, poll, queued, race, race3};
 
 /// Guards `State::set_capacity` and `State::give`: a shrink and a return are steps on one word, in any order.
 #[test]

@@ -1,7 +1,7 @@
 //! Takers, and tokens that come back.
 
 use loom_tests::atomic::{AtomicUsize, Ordering};
-use loom_tests::{Arc, block_on, check, fifo, poll, queued, race, race3, at_rest};
+use loom_tests::{Arc, at_rest, block_on, check, fifo, poll, queued, race, race3};
 use token_bucket::{Token, TokenBucket};
 
 type Wait = fn(&TokenBucket) -> Token<'_>;
