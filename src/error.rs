@@ -7,12 +7,12 @@ use core::fmt;
 use core::panic::AssertUnwindSafe;
 use core::time::Duration;
 
-/// What a bucket was closed for. Nothing is left half done in it by a panic of somebody else.
+/// The cause of a close. It is only read, so a panic cannot leave it half changed.
 pub(crate) type Cause = Arc<AssertUnwindSafe<Box<dyn Error + Send + Sync>>>;
 
-/// The bucket was closed.
+/// Error returned once a bucket is closed.
 ///
-/// The [`source`](Error::source) is the cause that was given to [`close_with`](crate::TokenBucket::close_with), if any.
+/// The [`source`](Error::source) is the cause that was passed to [`close_with`](crate::TokenBucket::close_with), if any.
 #[derive(Clone, Debug)]
 pub struct Closed {
     cause: Option<Cause>,
@@ -40,24 +40,24 @@ impl Error for Closed {
     }
 }
 
-/// Why [`TokenBucket::new`](crate::TokenBucket::new) refused.
+/// Error returned by [`TokenBucket::new`](crate::TokenBucket::new).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CapacityError {
-    /// A bucket that can never hold a token is of no use.
+    /// `max_capacity` is 0: the bucket could never hold a token.
     MaxIsZero,
-    /// The largest capacity is above [`TokenBucket::MAX_CAPACITY`](crate::TokenBucket::MAX_CAPACITY).
+    /// `max_capacity` is above [`TokenBucket::MAX_CAPACITY`](crate::TokenBucket::MAX_CAPACITY).
     MaxTooLarge {
-        /// The largest capacity that was asked for.
+        /// The requested largest capacity.
         max_capacity: usize,
-        /// What it can be at most.
+        /// The upper limit.
         limit: usize,
     },
-    /// The initial capacity is above the largest.
+    /// `initial` is above `max_capacity`.
     InitialExceedsMax {
-        /// The capacity that was asked for.
+        /// The requested capacity.
         initial: usize,
-        /// The largest capacity that was asked for.
+        /// The requested largest capacity.
         max_capacity: usize,
     },
 }
@@ -76,17 +76,17 @@ impl fmt::Display for CapacityError {
 
 impl Error for CapacityError {}
 
-/// Why a [`Refill`](crate::Refill) refused a rate.
+/// Error returned for an invalid rate, by [`Refill::new`](crate::Refill::new), [`Refill::set_rate`](crate::Refill::set_rate) and `RateLimiter`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RateError {
-    /// So many tokens in no time at all are no rate.
+    /// The period is 0.
     PeriodIsZero,
-    /// The time in which so many tokens are due is too long to be counted in nanoseconds.
+    /// The period has more nanoseconds than a `u64` can hold.
     PeriodTooLong {
-        /// The time that was asked for.
+        /// The requested period.
         per: Duration,
-        /// What it can be at most: about 584 years.
+        /// The longest period: about 584 years.
         limit: Duration,
     },
 }
@@ -102,34 +102,34 @@ impl fmt::Display for RateError {
 
 impl Error for RateError {}
 
-/// Why no token was taken at once.
+/// Error returned by [`TokenBucket::try_take`](crate::TokenBucket::try_take) and the other methods that take without waiting.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum TryTakeError {
-    /// There are too few tokens, or they are for those who wait, or another thread is just finding that out.
+    /// Too few tokens are available, or waiters are entitled to them, or another thread is handing them out.
     Empty,
     /// The bucket was closed.
     Closed(Closed),
-    /// More tokens were asked for than the bucket can ever hold.
+    /// More tokens were requested than the bucket can ever hold.
     ExceedsMax {
-        /// The tokens that were asked for.
+        /// The number of tokens requested.
         requested: usize,
-        /// The most that the bucket can hold.
+        /// The largest capacity of the bucket.
         max_capacity: usize,
     },
 }
 
-/// Why a take ended without a token.
+/// Error returned by [`TokenBucket::take`](crate::TokenBucket::take) and the other methods that wait for tokens.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum TakeError {
     /// The bucket was closed.
     Closed(Closed),
-    /// More tokens were asked for than the bucket can ever hold.
+    /// More tokens were requested than the bucket can ever hold.
     ExceedsMax {
-        /// The tokens that were asked for.
+        /// The number of tokens requested.
         requested: usize,
-        /// The most that the bucket can hold.
+        /// The largest capacity of the bucket.
         max_capacity: usize,
     },
 }
@@ -145,9 +145,9 @@ pub enum NotYet {
     Paused,
     /// The limiter was closed.
     Closed(Closed),
-    /// More tokens were asked for than can ever be available at once.
+    /// More tokens were requested than can ever be available at once.
     ExceedsBurst {
-        /// The tokens that were asked for.
+        /// The number of tokens requested.
         requested: usize,
         /// The most that can be available at once.
         burst: usize,
@@ -173,33 +173,33 @@ impl NotYet {
 pub enum LimitError {
     /// The limiter was closed.
     Closed(Closed),
-    /// More tokens were asked for than can ever be available at once.
+    /// More tokens were requested than can ever be available at once.
     ExceedsBurst {
-        /// The tokens that were asked for.
+        /// The number of tokens requested.
         requested: usize,
         /// The most that can be available at once.
         burst: usize,
     },
 }
 
-/// Why no token was given back at once.
+/// Error returned by [`TokenBucket::try_release`](crate::TokenBucket::try_release) and [`TokenBucket::try_release_many`](crate::TokenBucket::try_release_many).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum TryReleaseError {
-    /// There is too little room.
+    /// The bucket has no room for that many tokens.
     Full,
     /// The bucket was closed.
     Closed(Closed),
-    /// More tokens were to be given back than the bucket can ever hold.
+    /// More tokens were given back than the bucket can ever hold.
     ExceedsMax {
-        /// The tokens that were to be given back.
+        /// The number of tokens given back.
         requested: usize,
-        /// The most that the bucket can hold.
+        /// The largest capacity of the bucket.
         max_capacity: usize,
     },
 }
 
-/// Why a release ended without having given the token back.
+/// Error returned by [`TokenBucket::release`](crate::TokenBucket::release).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ReleaseError {
@@ -207,13 +207,13 @@ pub enum ReleaseError {
     Closed(Closed),
 }
 
-/// Why the capacity was not changed.
+/// Error returned by [`TokenBucket::set_capacity`](crate::TokenBucket::set_capacity), [`TokenBucket::update_capacity`](crate::TokenBucket::update_capacity) and [`TokenBucket::grow_and_take`](crate::TokenBucket::grow_and_take).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum SetCapacityError {
-    /// The capacity is above the largest.
+    /// The requested capacity is above `max_capacity`.
     OutOfRange {
-        /// The capacity that was asked for.
+        /// The requested capacity.
         requested: usize,
         /// The largest capacity of the bucket.
         max_capacity: usize,
@@ -222,14 +222,14 @@ pub enum SetCapacityError {
     Closed(Closed),
 }
 
-/// Why a wait with a time limit ended without what was waited for.
+/// Error returned by `wait_timeout` and `wait_deadline`.
 #[cfg(feature = "std")]
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum WaitError<E> {
-    /// The time was up.
+    /// The time limit was reached.
     TimedOut,
-    /// What the wait without a limit would have ended with.
+    /// The error that the wait without a limit would have returned.
     Failed(E),
 }
 

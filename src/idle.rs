@@ -13,7 +13,7 @@ use crate::sync::coop;
 use crate::take::Stage;
 use crate::waiter::WakeList;
 
-/// A future that waits for a state of a bucket, made by [`TokenBucket::idle`] and [`TokenBucket::settled`].
+/// A future that waits for a state of a bucket, returned by [`TokenBucket::idle`] and [`TokenBucket::settled`].
 ///
 /// Await it, or block a thread with [`wait`](Self::wait). All such waiters are woken together when the state is reached; each is ready even if
 /// that state has passed by the time it is polled.

@@ -13,7 +13,7 @@ use crate::take::Stage;
 use crate::waiter::WakeList;
 use crate::{ReleaseError, TokenBucket, TryReleaseError};
 
-/// A future that puts one token into a bucket, made by [`TokenBucket::release`].
+/// A future that puts one token into a bucket, returned by [`TokenBucket::release`].
 ///
 /// It waits while the bucket is full. Await it, or block a thread with [`wait`](Self::wait).
 ///
