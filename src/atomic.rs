@@ -164,6 +164,32 @@ impl Count {
     pub(crate) fn set(&self, n: usize) {
         self.0.store(n, Ordering::Relaxed);
     }
+
+    /// Sets it to 0.
+    pub(crate) fn take(&self) -> usize {
+        self.0.swap(0, Ordering::Relaxed)
+    }
+}
+
+/// A number that only owners of the queue set and get.
+pub(crate) struct Ticket(AtomicU64);
+
+impl Ticket {
+    pub(crate) fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    // ORDERING: Relaxed for both, as owners follow each other by the slot of the queue.
+
+    #[inline]
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn set(&self, ticket: u64) {
+        self.0.store(ticket, Ordering::Relaxed);
+    }
 }
 
 /// A right that is given out once.

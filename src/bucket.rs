@@ -48,10 +48,10 @@ use crate::{
 ///
 /// # Memory ordering
 ///
-/// Returning a token *synchronizes-with* the acquisition that receives it: whoever takes a token sees everything that was done before it was given back.
+/// Returning a token *synchronizes-with* the acquisition that receives it: the new holder sees everything that the previous holder did.
 ///
-/// Exactly: every successful take happens-after each drop of a token, release, refill and resize that came before it
-/// in the bucket's (single, total) order of changes, and after all that happened before those in their threads. This
+/// Exactly: every successful take happens-after each return, release, refill and resize that came before it
+/// in the bucket's (single, total) order of changes, and after everything that happened before those in their threads. This
 /// gives no mutual exclusion if the capacity is above 1. A refused attempt, and every getter, is ordered after the changes
 /// that it shows (an acquire load), and orders nothing for others.
 ///
@@ -66,6 +66,7 @@ use crate::{
 /// bucket it keeps its place, gets its tokens in turn and keeps them; later waiters still proceed, with that many fewer tokens (a
 /// [`refill`](Self::refill) replaces them). In a [`Fairness::Barging`] bucket it is woken once, and claims the tokens it was woken for until it has been bypassed 16
 /// times; then it is granted its tokens and keeps them. A leaked [`Release`] that was woken claims room for one token.
+#[doc(alias = "semaphore")]
 pub struct TokenBucket {
     combiner: Combiner,
     #[cfg(feature = "std")]
@@ -138,14 +139,14 @@ impl Snapshot {
     }
 }
 
-/// # Making a bucket
+/// # Creating a bucket
 impl TokenBucket {
     /// The largest value of [`max_capacity`](Self::max_capacity): **2²⁸ − 1 on every target**, because capacity and available tokens
     /// share one atomic word. To limit bytes, count in KiB.
     pub const MAX_CAPACITY: usize = state::MAX_CAPACITY as usize;
 
     const_fn! {
-        /// Makes a full bucket of `n` tokens that can be resized up to [`MAX_CAPACITY`](Self::MAX_CAPACITY).
+        /// Creates a full bucket of `n` tokens that can be resized up to [`MAX_CAPACITY`](Self::MAX_CAPACITY).
         ///
         /// If `n` is 0, the bucket is paused until its capacity is set.
         ///
@@ -159,16 +160,15 @@ impl TokenBucket {
         ///
         /// # Panics
         ///
-        /// If `n` is above [`MAX_CAPACITY`](Self::MAX_CAPACITY); in a `static` or a `const` that is an error of the compiler. Use
-        /// [`new`](Self::new) for a number that is not known beforehand.
-        #[doc(alias = "semaphore")]
+        /// If `n` is above [`MAX_CAPACITY`](Self::MAX_CAPACITY); in a `static` or a `const` that is a compile error. Use
+        /// [`new`](Self::new) for a number that is not known at compile time.
         #[track_caller]
         pub const fn with_capacity(n: usize) -> Self {
             Self::const_new(Self::MAX_CAPACITY, n)
         }
     }
 
-    /// Makes a full bucket of `initial` tokens, whose capacity can later be set to anything up to `max_capacity`.
+    /// Creates a full bucket of `initial` tokens, whose capacity can later be set to anything up to `max_capacity`.
     ///
     /// # Examples
     ///
@@ -198,7 +198,7 @@ impl TokenBucket {
     }
 
     const_fn! {
-        /// As [`new`](Self::new), for a `static`.
+        /// Creates a bucket like [`new`](Self::new), in a `static` or a `const`.
         ///
         /// # Examples
         ///
@@ -216,7 +216,7 @@ impl TokenBucket {
         ///
         /// # Panics
         ///
-        /// Where `new` returns an error; in a `static` or a `const` that is an error of the compiler.
+        /// Where `new` returns an error; in a `static` or a `const` that is a compile error.
         #[track_caller]
         pub const fn const_new(max_capacity: usize, initial: usize) -> Self {
             assert!(max_capacity > 0, "max_capacity is 0, but a bucket must be able to hold a token");
@@ -232,6 +232,14 @@ impl TokenBucket {
     }
 
     /// Returns the same bucket with another [`Fairness`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use token_bucket::{Fairness, TokenBucket};
+    /// let bucket = TokenBucket::with_capacity(8).with_fairness(Fairness::Barging);
+    /// assert_eq!(bucket.fairness(), Fairness::Barging);
+    /// ```
     #[must_use]
     pub const fn with_fairness(mut self, fairness: Fairness) -> Self {
         self.combiner.set_fairness(fairness);
@@ -243,7 +251,8 @@ impl TokenBucket {
 impl TokenBucket {
     /// Takes one token if one is available and no waiter is entitled to it.
     ///
-    /// Never blocks. May spuriously return [`Empty`](TryTakeError::Empty) while another thread is handing out tokens.
+    /// Never blocks. [`Empty`](TryTakeError::Empty) does not mean that [`available`](Self::available) is 0: the tokens may be for a waiter that needs
+    /// more of them. May spuriously return `Empty` while another thread is handing out tokens.
     ///
     /// # Examples
     ///
@@ -270,7 +279,7 @@ impl TokenBucket {
         }
     }
 
-    /// Takes `n` tokens if that many are available, as [`try_take`](Self::try_take).
+    /// Takes `n` tokens if that many are available and no waiter is entitled to them.
     ///
     /// # Examples
     ///
@@ -306,7 +315,7 @@ impl TokenBucket {
     ///
     /// # Errors
     ///
-    /// As for [`try_take`](Self::try_take). A deficit stays as it is: no token is available then.
+    /// Same as for [`try_take`](Self::try_take). A deficit stays as it is, because no token is available then.
     pub fn try_take_up_to(&self, n: usize) -> Result<Token<'_>, TryTakeError> {
         match Request::up_to(n).try_take(&self.combiner) {
             Ok(taken) => Ok(Token::new(self, taken)),
@@ -314,11 +323,22 @@ impl TokenBucket {
         }
     }
 
-    /// As [`try_take`](Self::try_take), with a token that keeps the bucket alive.
+    /// Like [`try_take`](Self::try_take), but returns a token that keeps the bucket alive.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use token_bucket::{OwnedToken, TokenBucket};
+    /// let bucket = Arc::new(TokenBucket::with_capacity(1));
+    /// let token: OwnedToken = bucket.try_take_owned()?;
+    /// # drop(token);
+    /// # Ok::<(), token_bucket::TryTakeError>(())
+    /// ```
     ///
     /// # Errors
     ///
-    /// As for [`try_take`](Self::try_take).
+    /// Same as for [`try_take`](Self::try_take).
     #[doc(alias = "try_acquire_owned")]
     #[inline]
     pub fn try_take_owned(self: &Arc<Self>) -> Result<OwnedToken, TryTakeError> {
@@ -328,11 +348,21 @@ impl TokenBucket {
         }
     }
 
-    /// As [`try_take_many`](Self::try_take_many), with a guard that keeps the bucket alive.
+    /// Like [`try_take_many`](Self::try_take_many), but returns a guard that keeps the bucket alive.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use token_bucket::TokenBucket;
+    /// let bucket = Arc::new(TokenBucket::with_capacity(5));
+    /// assert_eq!(bucket.try_take_many_owned(3)?.count(), 3);
+    /// # Ok::<(), token_bucket::TryTakeError>(())
+    /// ```
     ///
     /// # Errors
     ///
-    /// As for [`try_take_many`](Self::try_take_many).
+    /// Same as for [`try_take_many`](Self::try_take_many).
     #[doc(alias = "try_acquire_many_owned")]
     #[inline]
     pub fn try_take_many_owned(self: &Arc<Self>, n: usize) -> Result<OwnedToken, TryTakeError> {
@@ -342,11 +372,21 @@ impl TokenBucket {
         }
     }
 
-    /// As [`try_take_up_to`](Self::try_take_up_to), with a guard that keeps the bucket alive.
+    /// Like [`try_take_up_to`](Self::try_take_up_to), but returns a guard that keeps the bucket alive.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use token_bucket::TokenBucket;
+    /// let bucket = Arc::new(TokenBucket::with_capacity(3));
+    /// assert_eq!(bucket.try_take_up_to_owned(10)?.count(), 3);
+    /// # Ok::<(), token_bucket::TryTakeError>(())
+    /// ```
     ///
     /// # Errors
     ///
-    /// As for [`try_take_up_to`](Self::try_take_up_to).
+    /// Same as for [`try_take_up_to`](Self::try_take_up_to).
     pub fn try_take_up_to_owned(self: &Arc<Self>, n: usize) -> Result<OwnedToken, TryTakeError> {
         match Request::up_to(n).try_take(&self.combiner) {
             Ok(taken) => Ok(OwnedToken::new(Arc::clone(self), taken)),
@@ -357,7 +397,10 @@ impl TokenBucket {
 
 /// # Waiting for tokens
 impl TokenBucket {
-    /// Waits for one token: a future, which can also block a thread ([`TakeFuture::wait`]).
+    /// Waits for one token: a future, which can also block a thread ([`TakeFuture::wait`](crate::TakeFuture::wait)).
+    ///
+    /// A task that takes tokens in a loop without ever waiting does not yield to other tasks of tokio, unless the feature `tokio` is on. (Without it,
+    /// call `tokio::task::coop::consume_budget().await` in the loop.)
     ///
     /// # Examples
     ///
@@ -420,21 +463,59 @@ impl TokenBucket {
         Take::new(self, Request::up_to(n))
     }
 
-    /// As [`take`](Self::take), with a future and a token that keep the bucket alive.
+    /// Like [`take`](Self::take), but the future and its token keep the bucket alive.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use token_bucket::{TakeError, TokenBucket};
+    /// # futures::executor::block_on(async {
+    /// let bucket = Arc::new(TokenBucket::with_capacity(1));
+    /// let token = bucket.take_owned().await?;
+    /// let worker = std::thread::spawn(move || drop(token)); // moves the token to another thread or task
+    /// # worker.join().unwrap();
+    /// # Ok::<(), TakeError>(())
+    /// # }).unwrap();
+    /// ```
     #[doc(alias = "acquire_owned")]
     #[inline]
     pub fn take_owned(self: &Arc<Self>) -> TakeOwned {
         self.take_many_owned(1)
     }
 
-    /// As [`take_many`](Self::take_many), with a future and a guard that keep the bucket alive.
+    /// Like [`take_many`](Self::take_many), but the future and its guard keep the bucket alive.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use token_bucket::TokenBucket;
+    /// # futures::executor::block_on(async {
+    /// let bucket = Arc::new(TokenBucket::with_capacity(8));
+    /// assert_eq!(bucket.take_many_owned(5).await?.count(), 5);
+    /// # Ok::<(), token_bucket::TakeError>(())
+    /// # }).unwrap();
+    /// ```
     #[doc(alias = "acquire_many_owned")]
     #[inline]
     pub fn take_many_owned(self: &Arc<Self>, n: usize) -> TakeOwned {
         TakeOwned::new(Arc::clone(self), Request::exactly(n))
     }
 
-    /// As [`take_up_to`](Self::take_up_to), with a future and a guard that keep the bucket alive.
+    /// Like [`take_up_to`](Self::take_up_to), but the future and its guard keep the bucket alive.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use token_bucket::TokenBucket;
+    /// # futures::executor::block_on(async {
+    /// let bucket = Arc::new(TokenBucket::with_capacity(3));
+    /// assert_eq!(bucket.take_up_to_owned(5).await?.count(), 3);
+    /// # Ok::<(), token_bucket::TakeError>(())
+    /// # }).unwrap();
+    /// ```
     #[inline]
     pub fn take_up_to_owned(self: &Arc<Self>, n: usize) -> TakeOwned {
         TakeOwned::new(Arc::clone(self), Request::up_to(n))
@@ -446,9 +527,11 @@ impl TokenBucket {
     /// Puts one token into the bucket, and waits while the bucket is full, that is, has
     /// [`max_capacity`](Self::max_capacity) tokens available.
     ///
-    /// It need not have been taken before: this is how a [forgotten](TokenGuard::forget) token is replaced. (To enforce a rate, see
-    /// `RateLimiter` and [`Refill`](crate::Refill).) If the tokens were neither taken nor forgotten, the bucket has more
-    /// [`available`](Self::available) than its capacity afterwards: it is *overfilled*.
+    /// The token need not have been taken before: this is how a [forgotten](TokenGuard::forget) token is replaced. (To enforce a rate, see
+    /// [`RateLimiter`](crate::RateLimiter) and [`Refill`](crate::Refill). To add permits, use [`update_capacity`](Self::update_capacity).)
+    ///
+    /// A bucket that is given more tokens than are outstanding has more [`available`](Self::available) than its capacity: it is *overfilled*. **A
+    /// guard that is dropped into a bucket with `max_capacity` tokens available gives nothing back.**
     ///
     /// # Examples
     ///
@@ -467,6 +550,17 @@ impl TokenBucket {
     }
 
     /// Puts one token into the bucket if there is room.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use token_bucket::TokenBucket;
+    /// let bucket = TokenBucket::new(1, 1)?;
+    /// assert!(bucket.try_release().is_err()); // full
+    /// bucket.try_take()?.forget();
+    /// assert!(bucket.try_release().is_ok());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -507,7 +601,10 @@ impl TokenBucket {
     /// Puts as many of `n` tokens into the bucket as fit below [`max_capacity`](Self::max_capacity), and returns how many that were. `n` may be any
     /// number.
     ///
-    /// As the drop of a guard, this also works on a closed bucket.
+    /// Like the drop of a guard, this also works on a closed bucket.
+    ///
+    /// **A refill does not raise the capacity.** A request above the capacity stays deferred until that many tokens are available at once, and requests
+    /// behind it may take them first: for ever, if they keep coming. To add permits, use [`update_capacity`](Self::update_capacity).
     ///
     /// # Examples
     ///
@@ -589,7 +686,7 @@ impl TokenBucket {
     ///
     /// # Errors
     ///
-    /// As for [`set_capacity`](Self::set_capacity).
+    /// Same as for [`set_capacity`](Self::set_capacity).
     #[doc(alias = "add_permits")]
     pub fn update_capacity(&self, mut f: impl FnMut(usize) -> usize) -> Result<Snapshot, SetCapacityError> {
         let mut from = self.combiner.state().capacity();
@@ -631,22 +728,34 @@ impl TokenBucket {
         self.grow_by(n).map(|()| Token::new(self, n))
     }
 
-    /// As [`grow_and_take`](Self::grow_and_take), with a guard that keeps the bucket alive.
+    /// Like [`grow_and_take`](Self::grow_and_take), but returns a guard that keeps the bucket alive.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use token_bucket::TokenBucket;
+    /// let bucket = Arc::new(TokenBucket::with_capacity(2));
+    /// let token = bucket.grow_and_take_owned(1)?;
+    /// assert_eq!((bucket.capacity(), bucket.outstanding()), (3, 1));
+    /// # drop(token);
+    /// # Ok::<(), token_bucket::SetCapacityError>(())
+    /// ```
     ///
     /// # Errors
     ///
-    /// As for [`grow_and_take`](Self::grow_and_take).
+    /// Same as for [`grow_and_take`](Self::grow_and_take).
     pub fn grow_and_take_owned(self: &Arc<Self>, n: usize) -> Result<OwnedToken, SetCapacityError> {
         self.grow_by(n).map(|()| OwnedToken::new(Arc::clone(self), n))
     }
 
     fn grow_by(&self, n: usize) -> Result<(), SetCapacityError> {
-        self.combiner.grow_and_take(n).map_err(|refused| match refused {
-            Refused::Closed => self.closed().into(),
-            _ => {
-                let Snapshot { capacity, deficit, max_capacity, .. } = self.snapshot();
-                SetCapacityError::OutOfRange { requested: (capacity + deficit).saturating_add(n), max_capacity }
+        self.combiner.grow_and_take(n).map_err(|refused| {
+            if refused == Refused::Closed {
+                return self.closed().into();
             }
+            let Snapshot { capacity, deficit, max_capacity, .. } = self.snapshot();
+            SetCapacityError::OutOfRange { requested: (capacity + deficit).saturating_add(n), max_capacity }
         })
     }
 
@@ -691,7 +800,21 @@ impl TokenBucket {
         self.snapshot().deficit
     }
 
-    /// Returns the number of tasks and threads that are queued for tokens. A hint: it is approximate while other threads use the bucket.
+    /// Returns the number of tasks and threads that are queued for tokens.
+    ///
+    /// **Approximate** while other threads use the bucket: a waiter that finds the queue in use is not counted until it is queued. A waiter that was woken
+    /// counts until it has taken its tokens.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::{TokenBucket, WaitError};
+    /// let bucket = TokenBucket::with_capacity(0); // paused
+    /// let result = bucket.take().wait_timeout(Duration::from_millis(1));
+    /// assert!(matches!(result, Err(WaitError::TimedOut)));
+    /// assert_eq!(bucket.waiting(), 0); // the timed-out request is no longer queued
+    /// ```
     #[doc(alias = "waiters")]
     pub fn waiting(&self) -> usize {
         self.combiner.waiting()
@@ -722,8 +845,8 @@ impl TokenBucket {
 
     /// Waits until no token is outstanding: a future, which can also block a thread ([`Watch::wait`](crate::Watch::wait)).
     ///
-    /// It does not stop callers from taking more; [close](Self::close) the bucket first for an orderly shutdown. A
-    /// [forgotten](TokenGuard::forget) token is outstanding until another one is released in its place.
+    /// It does not stop callers from taking more; [close](Self::close) the bucket first for an orderly shutdown. **A
+    /// [forgotten](TokenGuard::forget) token is outstanding**, so this waits until another one is released in its place.
     ///
     /// The future is ready if there was a moment without outstanding tokens since it was first polled. A token that is handed
     /// directly to a waiter makes no such moment, and a moment that [`grow_and_take`](Self::grow_and_take) ends at once may be missed.
@@ -790,7 +913,7 @@ impl TokenBucket {
         self.close_for(None)
     }
 
-    /// As [`close`](Self::close), with a cause, which every waiter gets as the [`source`](core::error::Error::source) of [`Closed`].
+    /// Closes the bucket like [`close`](Self::close), with a cause that every waiter gets as the [`source`](core::error::Error::source) of [`Closed`].
     ///
     /// If several calls close a bucket, the first one gives the cause.
     ///

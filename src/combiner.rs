@@ -30,6 +30,9 @@
 //!
 //! [`STARVING_AFTER`]: crate::queue::STARVING_AFTER
 
+#![allow(clippy::doc_markdown, reason = "the flags are in capitals, as in `state.rs`")]
+#![allow(clippy::single_match_else, reason = "both arms are of one kind")]
+
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::convert::Infallible;
@@ -63,6 +66,8 @@ pub(crate) struct Combiner {
     takers: Count,
     dead_takers: Count,
     dead_others: Count,
+    /// How many woken waiters have answered while the queue was owned.
+    unseen_answers: Count,
 }
 
 /// Gives tokens back if user code panics before they have a guard.
@@ -84,6 +89,7 @@ impl Combiner {
                 takers: Count::new(),
                 dead_takers: Count::new(),
                 dead_others: Count::new(),
+                unseen_answers: Count::new(),
             }
         }
     }
@@ -342,18 +348,19 @@ impl Combiner {
         }
     }
 
-    /// Has the queue looked at, by this thread or by the one that owns it.
+    /// A waiter was woken and has answered, or has left: the queue is looked at by this thread, or by the one that owns it.
     #[cold]
-    fn request_service(&self, wakes: &mut WakeList) {
+    fn request_service(&self, waiter: &Waiter, wakes: &mut WakeList) {
         match self.own() {
             Some(mut queue) => {
-                queue.rescan();
+                queue.unclaim(waiter.kind, waiter.ticket.get());
                 if self.has_many_dead(queue.takers() + queue.others()) {
                     queue.compact();
                 }
                 self.serve(queue, self.state.load_exact(), wakes);
             }
             None => {
+                self.unseen_answers.add(1);
                 self.state.change(|state| (state.request_recheck(), ()));
                 self.serve_if_free(wakes);
             }
@@ -371,6 +378,8 @@ impl Combiner {
     /// As [`leave`](Self::leave), and gives other threads time to take over (**C7**).
     #[cold]
     fn yield_ownership(&self, queue: Queue) -> Option<Queue> {
+        // The next owner looks at everything, whatever it has come for.
+        self.state.change(|state| (state.request_recheck(), ()));
         self.put_back(queue);
         let backoff = Backoff::new();
         while !backoff.is_completed() {
@@ -402,7 +411,7 @@ impl Combiner {
             }
             if seen.is_closed() {
                 // Also if it was closed while waiters were served: `settle` compares with this word, and would not notice.
-                self.close_waiters(&mut queue, wakes);
+                Self::close_waiters(&mut queue, wakes);
             }
             if queue.has_others() {
                 self.serve_others(&mut queue, seen, wakes);
@@ -427,12 +436,9 @@ impl Combiner {
     }
 
     /// As [`serve`](Self::serve), if no waiter can proceed with the tokens in `seen`.
-    ///
-    /// In a Barging bucket, HAS_WAITERS may stay although the last waiter has left. The next return clears it, unless another waiter has come.
     #[inline]
     fn finish(&self, queue: Queue, seen: State, wakes: &mut WakeList) {
-        let settled = if seen.covers(queue.summary()) { Ok(()) } else { self.settle(&queue, seen) };
-        match settled {
+        match self.settle(&queue, seen) {
             Ok(()) => {
                 if let Some(queue) = self.leave(queue) {
                     self.serve(queue, self.state.load_exact(), wakes);
@@ -456,16 +462,18 @@ impl Combiner {
     #[cold]
     fn recheck(&self, queue: &mut Queue) -> State {
         // C4: first RECHECK, then the inbox.
-        let (before, seen) = self.state.change(|state| (state.clear_recheck(), (state, state.clear_recheck())));
-        if before.is_bypassed() {
+        if self.state.change(|state| (state.clear_recheck(), state.is_bypassed())) {
             queue.count_loss();
         }
         empty_inbox(&self.inbox, |waiter| queue.push(waiter.kind, waiter.min, waiter.up_to, waiter));
-        queue.rescan();
+        if self.unseen_answers.take() > 0 {
+            queue.rescan();
+        }
         if self.has_many_dead(queue.takers() + queue.others()) {
             queue.compact();
         }
-        seen
+        // Not the word from before: a watcher that has come since must not be told of a state that had passed by then.
+        self.state.load_exact()
     }
 
     /// Serves takers and releasers; returns the last word that was seen.
@@ -533,7 +541,7 @@ impl Combiner {
     }
 
     #[cold]
-    fn close_waiters(&self, queue: &mut Queue, wakes: &mut WakeList) {
+    fn close_waiters(queue: &mut Queue, wakes: &mut WakeList) {
         for waiter in queue.take_all() {
             match waiter.notify(Phase::Closed) {
                 Ok(waker) => wakes.push(waker),
@@ -567,12 +575,18 @@ impl Combiner {
         match self.own_with_patience() {
             Some(mut queue) => {
                 let mut seen = self.state.load_exact();
-                if seen.needs_recheck() {
+                let rechecks = seen.needs_recheck();
+                if rechecks {
                     // Those in the inbox came first.
                     seen = self.recheck(&mut queue);
                 }
                 queue.push(waiter.kind, waiter.min, waiter.up_to, Arc::clone(&waiter));
-                self.serve_taker(waiter.kind, queue, seen, wakes);
+                if rechecks {
+                    // RECHECK is cleared, so releasers and watchers rely on this owner.
+                    self.serve(queue, seen, wakes);
+                } else {
+                    self.serve_taker(waiter.kind, queue, seen, wakes);
+                }
                 Registration { waiter, listener: None }
             }
             None => {
@@ -607,6 +621,9 @@ impl Combiner {
                     (registered, replaced) = (true, true);
                 }
                 Phase::Woken => {
+                    if replaced {
+                        drop(waiter.take_waker());
+                    }
                     if let Some(result) = self.retry(waiter, wakes) {
                         return Poll::Ready(result);
                     }
@@ -614,7 +631,7 @@ impl Combiner {
                     waiter.set_waker(waker);
                     (registered, replaced) = (true, true);
                     if waiter.phase.change(Phase::Woken, Phase::Waiting).is_ok() {
-                        self.request_service_after(waiter.kind, true, wakes);
+                        self.request_service_after(waiter, true, wakes);
                     }
                 }
                 phase => {
@@ -661,13 +678,14 @@ impl Combiner {
             Some(mut queue) => {
                 if waiter.kind != Kind::Take || !queue.remove_head_if(|head| Arc::ptr_eq(head, waiter)) {
                     self.count_dead(waiter.kind);
-                    queue.rescan();
+                    queue.unclaim(waiter.kind, waiter.ticket.get());
                 }
                 let seen = self.state.load_exact();
                 self.serve_taker(waiter.kind, queue, seen, wakes);
             }
             None => {
                 self.count_dead(waiter.kind);
+                self.unseen_answers.add(1);
                 self.state.change(|state| (state.request_recheck(), ()));
                 self.serve_if_free(wakes);
             }
@@ -687,7 +705,7 @@ impl Combiner {
             // No owner has heard of it.
             Phase::Waiting | Phase::Woken if is_known => {
                 self.count_dead(waiter.kind);
-                self.request_service_after(waiter.kind, phase == Phase::Woken, &mut WakeList::new());
+                self.request_service_after(&waiter, phase == Phase::Woken, &mut WakeList::new());
             }
             _ => {}
         }
@@ -702,12 +720,12 @@ impl Combiner {
     }
 
     /// A waiter has left, or sleeps again: others may be able to proceed instead. Where it `was_woken`, it claims no tokens any more.
-    fn request_service_after(&self, kind: Kind, was_woken: bool, wakes: &mut WakeList) {
+    fn request_service_after(&self, waiter: &Waiter, was_woken: bool, wakes: &mut WakeList) {
         // A change even if it leaves an equal word: an owner that looked at the phase before has looked at the word before, so this sees
         // what that owner served.
         let needed = self.state.change(|state| (state, state.needs_service(self.max)));
-        if needed || was_woken || kind != Kind::Take || self.has_many_dead(self.takers.get()) {
-            self.request_service(wakes);
+        if needed || was_woken || waiter.kind != Kind::Take || self.has_many_dead(self.takers.get()) {
+            self.request_service(waiter, wakes);
         }
     }
 }
@@ -725,5 +743,166 @@ impl<'a> ReturnOnUnwind<'a> {
 impl Drop for ReturnOnUnwind<'_> {
     fn drop(&mut self) {
         self.combiner.give(self.count as usize);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::format;
+
+    use super::*;
+
+    const MAX: u32 = 2;
+    const KINDS: [Kind; 4] = [Kind::Take, Kind::Release, Kind::Idle, Kind::Settled];
+
+    /// A combiner at which waiters of this kind have to wait.
+    fn combiner(fairness: Fairness, kind: Kind) -> Combiner {
+        let mut combiner = Combiner::new(MAX, MAX);
+        combiner.set_fairness(fairness);
+        if kind != Kind::Release {
+            assert_eq!(combiner.try_take(MAX), Ok(()));
+        }
+        if kind == Kind::Settled {
+            assert!(combiner.set_capacity(0).is_ok());
+        }
+        combiner
+    }
+
+    fn enqueue(combiner: &Combiner, kind: Kind) -> Registration {
+        combiner.enqueue(Waiter::new(kind, 1, 1, Waker::noop()), &mut WakeList::new())
+    }
+
+    fn poll(combiner: &Combiner, registration: &Registration) -> Poll<Result<u32, Refused>> {
+        combiner.poll(&registration.waiter, Waker::noop(), true, &mut WakeList::new())
+    }
+
+    /// Brings about what waiters of this kind wait for.
+    fn serve(combiner: &Combiner, kind: Kind) {
+        if kind == Kind::Release {
+            assert_eq!(combiner.try_take(MAX), Ok(()));
+        } else {
+            combiner.give(MAX as usize);
+        }
+    }
+
+    fn assert_no_flag(combiner: &Combiner) {
+        let (text, state) = (format!("{:?}", combiner.state()), combiner.state());
+        assert_eq!(text, format!("State({} of {})", state.available(), state.capacity()));
+    }
+
+    /// **C2** Only waiters that are there show in the word.
+    #[test]
+    fn a_waiter_that_is_served_leaves_no_flag_in_the_word() {
+        for (fairness, kind) in
+            [Fairness::Fifo, Fairness::Barging].into_iter().flat_map(|fairness| KINDS.map(|kind| (fairness, kind)))
+        {
+            let combiner = combiner(fairness, kind);
+            let waiters = [enqueue(&combiner, kind), enqueue(&combiner, kind)];
+            assert!(waiters.iter().all(|waiter| poll(&combiner, waiter).is_pending()));
+            assert_eq!(combiner.waiting(), if kind == Kind::Take { 2 } else { 0 });
+            serve(&combiner, kind);
+            for waiter in &waiters {
+                assert!(matches!(poll(&combiner, waiter), Poll::Ready(Ok(_))), "{fairness:?} {kind:?}");
+            }
+            assert_eq!(combiner.waiting(), 0);
+            // A return looks at the queue once more.
+            combiner.give(1);
+            assert_no_flag(&combiner);
+        }
+    }
+
+    #[test]
+    fn a_waiter_that_leaves_leaves_no_flag_in_the_word() {
+        for (fairness, kind) in
+            [Fairness::Fifo, Fairness::Barging].into_iter().flat_map(|fairness| KINDS.map(|kind| (fairness, kind)))
+        {
+            for is_served in [false, true] {
+                let combiner = combiner(fairness, kind);
+                let waiter = enqueue(&combiner, kind);
+                if is_served {
+                    serve(&combiner, kind);
+                }
+                combiner.cancel(waiter);
+                // The dead entry is removed at the latest when it would be served.
+                combiner.give(MAX as usize);
+                assert_no_flag(&combiner);
+                assert_eq!(combiner.waiting(), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn a_deferred_request_that_leaves_leaves_no_flag_in_the_word() {
+        for fairness in [Fairness::Fifo, Fairness::Barging] {
+            let mut combiner = Combiner::new(MAX, 1);
+            combiner.set_fairness(fairness);
+            let waiter = combiner.enqueue(Waiter::new(Kind::Take, 2, 2, Waker::noop()), &mut WakeList::new());
+            assert_eq!((combiner.waiting(), combiner.try_take(1)), (1, Ok(())), "it is deferred");
+            combiner.cancel(waiter);
+            assert_eq!(combiner.waiting(), 0);
+            assert!(combiner.set_capacity(2).is_ok());
+            assert_no_flag(&combiner);
+        }
+    }
+
+    /// However many waiters have left, the queue keeps few of their entries.
+    #[test]
+    fn entries_of_waiters_that_left_do_not_pile_up() {
+        for kind in KINDS {
+            let combiner = combiner(Fairness::Fifo, kind);
+            let first = enqueue(&combiner, kind);
+            for _ in 0..1000 {
+                combiner.cancel(enqueue(&combiner, kind));
+                let queue = combiner.own().expect("it is free");
+                assert!(queue.takers() + queue.others() <= 2 * 17, "{kind:?}");
+                combiner.put_back(queue);
+            }
+            assert_eq!(combiner.waiting(), usize::from(kind == Kind::Take), "the first one");
+            serve(&combiner, kind);
+            assert!(matches!(poll(&combiner, &first), Poll::Ready(Ok(_))));
+        }
+    }
+
+    /// **C3**, **C4** An owner that leaves looks again if another thread has come meanwhile.
+    #[test]
+    fn an_owner_does_not_leave_a_waiter_in_the_inbox() {
+        for kind in KINDS {
+            let combiner = combiner(Fairness::Fifo, kind);
+            let queue = combiner.own().expect("it is new");
+            let mut waiter = enqueue(&combiner, kind);
+            assert!(combiner.state().needs_recheck() && combiner.own().is_none());
+            let queue = combiner.leave(queue).expect("the owner has to go on");
+            combiner.serve(queue, combiner.state(), &mut WakeList::new());
+            assert!(!combiner.state().needs_recheck());
+            serve(&combiner, kind);
+            assert!(matches!(poll(&combiner, &waiter), Poll::Ready(Ok(_))), "{kind:?}");
+            waiter.discard_listener();
+        }
+    }
+
+    /// **C3**, **C4** Where the queue is owned, a change and an arrival are noted, and served by the owner.
+    #[test]
+    fn the_owner_serves_what_came_meanwhile() {
+        for fairness in [Fairness::Fifo, Fairness::Barging] {
+            let combiner = combiner(fairness, Kind::Take);
+            let first = enqueue(&combiner, Kind::Take);
+            let queue = combiner.own().expect("it is free");
+            let second = enqueue(&combiner, Kind::Take);
+            assert_eq!(combiner.waiting(), 1, "the inbox does not count");
+            combiner.give(MAX as usize);
+            // C6: the tokens are not a newcomer's.
+            assert!(combiner.state().needs_recheck());
+            assert_eq!(combiner.try_take(1), Err(Refused::NotNow));
+            assert!(first.waiter.is_waiting() && second.waiter.is_waiting());
+            combiner.serve(queue, combiner.state(), &mut WakeList::new());
+            for mut waiter in [first, second] {
+                assert_eq!(poll(&combiner, &waiter), Poll::Ready(Ok(1)));
+                waiter.discard_listener();
+            }
+            combiner.give(1);
+            assert_no_flag(&combiner);
+        }
     }
 }

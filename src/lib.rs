@@ -121,7 +121,12 @@ pub use release::Release;
 pub use take::{Take, TakeFuture, TakeOwned};
 pub use token::{Handle, OwnedToken, Returned, Token, TokenGuard};
 
-/// The code in the README is tested as well.
+/// The code in these pages is tested as well.
 #[cfg(all(doctest, feature = "std"))]
-#[doc = include_str!("../README.md")]
-struct Readme;
+mod pages {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+
+    #[doc = include_str!("../docs/migration.md")]
+    struct Migration;
+}

@@ -11,6 +11,7 @@
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
+use core::mem;
 
 use crate::state::{Kind, State, Summary};
 use crate::sync::loom_or;
@@ -24,6 +25,9 @@ const SPARE: usize = 64;
 /// How the queue sees a waiter.
 pub(crate) trait Waits {
     fn standing(&self) -> Standing;
+
+    /// It may tell the queue by this ticket that it has answered.
+    fn set_ticket(&self, ticket: u64);
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,14 +95,19 @@ impl<W: Waits> Line<W> {
     #[inline]
     fn pop_front(&mut self) -> Option<Entry<W>> {
         let entry = self.entries.pop_front()?;
-        if self.woken > 0 {
-            self.woken -= 1;
-            self.claimed -= if entry.claims { i64::from(entry.min) } else { 0 };
-        }
+        self.woken = self.woken.saturating_sub(1);
         if self.entries.capacity() > 4 * (SPARE + self.entries.len()) {
             self.entries.shrink_to(SPARE + 2 * self.entries.len());
         }
-        Some(entry)
+        Some(self.without_claim(entry))
+    }
+
+    #[inline]
+    fn without_claim(&mut self, mut entry: Entry<W>) -> Entry<W> {
+        if mem::take(&mut entry.claims) {
+            self.claimed -= i64::from(entry.min);
+        }
+        entry
     }
 
     #[inline]
@@ -123,8 +132,9 @@ impl<W: Waits> Line<W> {
             match entry.waiter.standing() {
                 Standing::Waiting => break,
                 standing => {
-                    entry.claims = standing == Standing::Woken;
-                    self.claimed += if entry.claims { i64::from(entry.min) } else { 0 };
+                    if standing == Standing::Woken && !mem::replace(&mut entry.claims, true) {
+                        self.claimed += i64::from(entry.min);
+                    }
                     self.woken += 1;
                 }
             }
@@ -135,7 +145,20 @@ impl<W: Waits> Line<W> {
 
     /// Forgets who was woken, so that all are looked at again.
     fn rescan(&mut self) {
+        self.entries.iter_mut().for_each(|entry| entry.claims = false);
         (self.woken, self.claimed) = (0, 0);
+    }
+
+    /// The waiter with this ticket was woken, and has answered or left: it claims nothing any more. If it sleeps, it is looked at again.
+    fn unclaim(&mut self, ticket: u64) {
+        let Ok(at) = self.entries.binary_search_by_key(&ticket, |entry| entry.ticket) else { return };
+        let entry = &mut self.entries[at];
+        if mem::take(&mut entry.claims) {
+            self.claimed -= i64::from(entry.min);
+        }
+        if entry.waiter.standing() == Standing::Waiting {
+            self.woken = self.woken.min(at);
+        }
     }
 
     fn retain(&mut self, mut keep: impl FnMut(&W) -> bool) {
@@ -162,14 +185,16 @@ impl<W: Waits> WaitQueue<W> {
     /// Adds a waiter at the end.
     #[inline]
     pub(crate) fn push(&mut self, kind: Kind, min: u32, up_to: u32, waiter: W) {
+        let ticket = self.tickets;
+        self.tickets += 1;
+        waiter.set_ticket(ticket);
         let line = match kind {
             Kind::Take => &mut self.takers,
             Kind::Release => &mut self.releasers,
             Kind::Idle => return self.idle.push(waiter),
             Kind::Settled => return self.settled.push(waiter),
         };
-        line.entries.push_back(Entry { ticket: self.tickets, min, up_to, losses: 0, claims: false, waiter });
-        self.tickets += 1;
+        line.entries.push_back(Entry { ticket, min, up_to, losses: 0, claims: false, waiter });
     }
 
     /// What to do for the takers of a bucket in this state.
@@ -180,9 +205,14 @@ impl<W: Waits> WaitQueue<W> {
         }
         loop {
             self.bury();
+            if available <= 0 {
+                // Nor is a request deferred then, for none behind it could be served.
+                return Next::Wait;
+            }
             let Some(head) = self.takers.entries.front() else { return Next::Wait };
             let (fits, is_due, min) = (i64::from(head.min) <= available, self.is_due(head), head.min);
-            if fits && is_due {
+            // A newcomer could make a request above the capacity unsatisfiable again, before a woken waiter tries.
+            if fits && (is_due || min > state.capacity()) {
                 return Next::Grant { min, up_to: head.up_to };
             }
             if i64::from(min) > satisfiable {
@@ -212,8 +242,9 @@ impl<W: Waits> WaitQueue<W> {
     pub(crate) fn claim(&mut self) -> bool {
         let Line { entries, woken, claimed } = &mut self.takers;
         if let Some(entry) = entries.get_mut(*woken) {
-            entry.claims = true;
-            *claimed += i64::from(entry.min);
+            if !mem::replace(&mut entry.claims, true) {
+                *claimed += i64::from(entry.min);
+            }
             *woken += 1;
         }
         *woken == entries.len()
@@ -258,7 +289,8 @@ impl<W: Waits> WaitQueue<W> {
     }
 
     /// Whether the head will be due after `losses` more.
-    pub(crate) fn is_starving_after(&self, losses: u32) -> bool {
+    pub(crate) fn is_starving_after(&mut self, losses: u32) -> bool {
+        self.bury();
         self.takers.entries.front().is_some_and(|head| head.losses + losses >= STARVING_AFTER)
     }
 
@@ -270,6 +302,7 @@ impl<W: Waits> WaitQueue<W> {
     fn defer(&mut self, index: usize) {
         let entry = if index == 0 { self.takers.pop_front() } else { self.takers.entries.remove(index) };
         if let Some(entry) = entry {
+            let entry = self.takers.without_claim(entry);
             self.deferred.insert((entry.min, entry.ticket), entry);
         }
     }
@@ -291,7 +324,8 @@ impl<W: Waits> WaitQueue<W> {
             // Two sorted runs: linear.
             self.takers.entries.make_contiguous().sort_by_key(|entry| entry.ticket);
         }
-        self.takers.rescan();
+        // Those in front are looked at first.
+        self.takers.woken = 0;
     }
 
     #[inline]
@@ -308,20 +342,29 @@ impl<W: Waits> WaitQueue<W> {
 
     /// All that wait for the state that a bucket has reached.
     pub(crate) fn take_watchers(&mut self, state: State) -> impl Iterator<Item = W> + use<W> {
-        let take = |watchers: &mut Vec<W>, holds| if holds { core::mem::take(watchers) } else { Vec::new() };
+        let take = |watchers: &mut Vec<W>, holds| if holds { mem::take(watchers) } else { Vec::new() };
         let idle = take(&mut self.idle, state.is_idle());
         idle.into_iter().chain(take(&mut self.settled, state.is_settled()))
     }
 
     /// All who wait for tokens or for room, in order.
     pub(crate) fn take_all(&mut self) -> impl Iterator<Item = W> + use<W> {
-        let takers = core::mem::replace(&mut self.takers, Line::new()).entries;
-        let releasers = core::mem::replace(&mut self.releasers, Line::new()).entries;
-        let deferred = core::mem::take(&mut self.deferred).into_values();
+        let takers = mem::replace(&mut self.takers, Line::new()).entries;
+        let releasers = mem::replace(&mut self.releasers, Line::new()).entries;
+        let deferred = mem::take(&mut self.deferred).into_values();
         deferred.chain(takers).chain(releasers).map(|entry| entry.waiter)
     }
 
-    /// Waiters that had been woken may have answered.
+    /// The waiter with this ticket was woken, and has answered or left.
+    pub(crate) fn unclaim(&mut self, kind: Kind, ticket: u64) {
+        match kind {
+            Kind::Take => self.takers.unclaim(ticket),
+            Kind::Release => self.releasers.unclaim(ticket),
+            Kind::Idle | Kind::Settled => {}
+        }
+    }
+
+    /// Any waiters that had been woken may have answered.
     pub(crate) fn rescan(&mut self) {
         self.takers.rescan();
         self.releasers.rescan();
@@ -353,7 +396,7 @@ impl<W: Waits> WaitQueue<W> {
     /// How many dead entries of takers and of others were removed since the last call, if any.
     #[inline]
     pub(crate) fn take_buried(&mut self) -> Option<(usize, usize)> {
-        if self.buried == (0, 0) { None } else { Some(core::mem::take(&mut self.buried)) }
+        if self.buried == (0, 0) { None } else { Some(mem::take(&mut self.buried)) }
     }
 
     /// Entries of takers, dead ones included.

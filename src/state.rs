@@ -19,7 +19,7 @@
 //! |---------------|--------------------------------------------------------------------|----------------------------|------------|
 //! | CLOSED        | no take, release or resize succeeds any more                       | `close`                    | never      |
 //! | HAS_WAITERS   | takers may be queued: a return must serve them                     | the owner, `join_inbox`    | the owner  |
-//! | BYPASSED      | a caller took tokens ahead of the queue since the last return      | a take with HAS_WAITERS    | the owner, `retry` |
+//! | BYPASSED      | a caller took tokens ahead of the queue since the last return      | a take with HAS_WAITERS    | the owner  |
 //! | NO_BARGING    | callers must queue even if tokens are available                    | the owner, `recheck`, `join_inbox` | the owner |
 //! | HAS_RELEASERS | releasers may be queued: a take from a full bucket must serve them | the owner, `join_inbox`    | the owner  |
 //! | HAS_DEFERRED  | requests above the capacity, or `idle`/`settled` waiters, may be queued | the owner, `join_inbox` | the owner |
@@ -41,6 +41,7 @@
     clippy::cast_sign_loss,
     reason = "fields are cut out of the word, and S1 bounds what is put in"
 )]
+#![allow(clippy::doc_markdown, reason = "the flags are in capitals, here and in the diagram")]
 
 use core::fmt;
 
@@ -132,12 +133,13 @@ pub(crate) struct Summary(u64);
 
 impl Summary {
     #[inline]
+    #[allow(clippy::fn_params_excessive_bools, reason = "they are bits of the word")]
     pub(crate) const fn new(has_waiters: bool, no_barging: bool, has_releasers: bool, has_deferred: bool) -> Self {
         Self(
-            has_waiters as u64 * HAS_WAITERS
-                | no_barging as u64 * NO_BARGING
-                | has_releasers as u64 * HAS_RELEASERS
-                | has_deferred as u64 * HAS_DEFERRED,
+            (has_waiters as u64 * HAS_WAITERS)
+                | (no_barging as u64 * NO_BARGING)
+                | (has_releasers as u64 * HAS_RELEASERS)
+                | (has_deferred as u64 * HAS_DEFERRED),
         )
     }
 }
@@ -263,7 +265,7 @@ impl State {
     #[inline]
     const fn taken(self, n: u32) -> Self {
         const _: () = assert!(HAS_WAITERS << 1 == BYPASSED);
-        Self((self.0 - n as u64 * ONE_TOKEN) | (self.0 & HAS_WAITERS) << 1)
+        Self((self.0 - n as u64 * ONE_TOKEN) | ((self.0 & HAS_WAITERS) << 1))
     }
 
     /// `up_to`, or all available tokens if they are fewer.
@@ -371,19 +373,26 @@ impl State {
     /// As [`retry`](Self::retry), if no releaser has to hear of it.
     #[inline]
     pub(crate) const fn retry_fast(self, min: u32, up_to: u32) -> Option<(Self, u32)> {
-        if self.has(CLOSED | NO_BARGING | HAS_RELEASERS) || !self.has_available(min) {
+        if self.has(HAS_RELEASERS) {
             return None;
         }
-        let n = self.at_most(up_to);
-        Some((Self((self.0 - n as u64 * ONE_TOKEN) & !BYPASSED), n))
+        match self.retry(min, up_to) {
+            Ok(taken) => Some(taken),
+            Err(_) => None,
+        }
     }
 
-    /// As [`take`](Self::take), for a waiter that was woken: it is no newcomer, and when it is gone the next waiter has lost nothing yet.
+    /// As [`take`](Self::take), for a waiter that was woken: it bypasses none.
+    #[inline]
     pub(crate) const fn retry(self, min: u32, up_to: u32) -> Result<(Self, u32), Refused> {
-        match self.take(min, up_to) {
-            Ok((taken, n)) => Ok((Self(taken.0 & !BYPASSED), n)),
-            Err(refused) => Err(refused),
+        if self.has(CLOSED) {
+            return Err(Refused::Closed);
         }
+        if self.has(NO_BARGING) || !self.has_available(min) {
+            return Err(Refused::NotNow);
+        }
+        let n = self.at_most(up_to);
+        Ok((Self(self.0 - n as u64 * ONE_TOKEN), n))
     }
 
     /// A waiter of this kind is in the inbox: `→ RECHECK`, and the flag that makes callers look for it. (NO_BARGING if `shut`.)
@@ -428,7 +437,7 @@ impl State {
             return next;
         }
         let shut = if is_starving || self.has(HAS_DEFERRED) { NO_BARGING } else { 0 };
-        Self(next.0 & !BYPASSED | shut)
+        Self((next.0 & !BYPASSED) | shut)
     }
 
     /// `min ≤ available → available − n`, for the head, which NO_BARGING protects; `n` is at most `up_to`.
@@ -445,17 +454,11 @@ impl State {
         self.0 & SUMMARY == summary.0
     }
 
-    /// As [`is_summarized_by`](Self::is_summarized_by), or HAS_WAITERS is set without need.
-    #[inline]
-    pub(crate) const fn covers(self, summary: Summary) -> bool {
-        (self.0 ^ summary.0) & SUMMARY & !(self.0 & HAS_WAITERS) == 0
-    }
-
     /// `→ summary`, unless the word has changed in favour of a waiter since it was `seen`.
     #[inline]
     pub(crate) const fn settle(self, seen: Self, summary: Summary) -> Result<Self, Self> {
         let unbypassed = if summary.0 & HAS_WAITERS == 0 { BYPASSED } else { 0 };
-        let settled = Self(self.0 & !(SUMMARY | unbypassed) | summary.0);
+        let settled = Self((self.0 & !(SUMMARY | unbypassed)) | summary.0);
         if self.0 == seen.0 && !self.has(RECHECK) {
             return Ok(settled);
         }

@@ -367,6 +367,7 @@ pub(crate) mod coop {
 
     impl Budget {
         #[inline]
+        #[allow(clippy::unused_self, reason = "as with the feature")]
         pub(crate) fn spend(self) {}
     }
 }

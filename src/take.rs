@@ -16,16 +16,16 @@ use crate::token::{Handle, TokenGuard};
 use crate::waiter::{Registration, Waiter, WakeList};
 use crate::{TakeError, TokenBucket};
 
-/// A future of tokens, made by [`TokenBucket::take`] and the other methods that wait for tokens.
+/// A future that waits for tokens, returned by [`TokenBucket::take`] and the other methods that wait.
 ///
-/// Await it, or block a thread with [`wait`](Self::wait). Generic over the [`Handle`] by which it holds the bucket, as its output, a
-/// [`TokenGuard`], is.
+/// Await it, or block a thread with [`wait`](Self::wait). Generic over the [`Handle`] by which it holds the bucket, like its output, the
+/// [`TokenGuard`].
 ///
 /// # Fairness
 ///
 /// The request takes its place in the queue when it is first polled (or first blocks), see [`Fairness`](crate::Fairness).
-/// It holds tokens from the moment they are granted, even if it is not polled then: a future that is kept but
-/// not polled any more keeps them from others. Drop it instead.
+/// It holds tokens from the moment they are granted, even if it is not polled then: **a future that is kept but
+/// no longer polled keeps them from others.** Drop it instead. A future that was granted its tokens gets them even if the bucket is closed before it is polled.
 ///
 /// # Errors
 ///
@@ -51,7 +51,7 @@ pub struct TakeFuture<H: Handle> {
 /// Waits for tokens of a borrowed [`TokenBucket`].
 pub type Take<'a> = TakeFuture<&'a TokenBucket>;
 
-/// Waits for tokens of a [`TokenBucket`] that is shared by an [`Arc`], for tasks that outlive the borrow of a bucket.
+/// Waits for tokens of a [`TokenBucket`] in an [`Arc`], for tasks that outlive a borrow of the bucket.
 pub type TakeOwned = TakeFuture<Arc<TokenBucket>>;
 
 /// How many tokens are wanted.
@@ -326,6 +326,9 @@ mod blocking {
         /// Blocked threads and tasks wait in one queue. **Do not call this from an async task**: the blocked thread may be the
         /// one that must run the task that holds a token.
         ///
+        /// No other thread can cancel the wait of this one: it ends with tokens or when the bucket is closed. For a deadline, use
+        /// [`wait_timeout`](Self::wait_timeout) or [`wait_deadline`](Self::wait_deadline).
+        ///
         /// # Errors
         ///
         /// The errors of the future.
@@ -356,6 +359,16 @@ mod blocking {
         ///
         /// If tokens are available, the call succeeds even if the timeout is 0.
         ///
+        /// # Examples
+        ///
+        /// ```
+        /// # use std::time::Duration;
+        /// # use token_bucket::{TokenBucket, WaitError};
+        /// let bucket = TokenBucket::with_capacity(0); // paused
+        /// let result = bucket.take().wait_timeout(Duration::from_millis(1));
+        /// assert!(matches!(result, Err(WaitError::TimedOut)));
+        /// ```
+        ///
         /// # Errors
         ///
         /// [`WaitError::TimedOut`], and the errors of the future as [`WaitError::Failed`].
@@ -371,6 +384,19 @@ mod blocking {
         /// Blocks this thread until the tokens are there, but no longer than until `deadline`.
         ///
         /// If tokens are available, the call succeeds even if the deadline has already passed.
+        ///
+        /// # Examples
+        ///
+        /// ```
+        /// # use std::time::{Duration, Instant};
+        /// # use token_bucket::TokenBucket;
+        /// let deadline = Instant::now() + Duration::from_millis(1);
+        /// let bucket = TokenBucket::with_capacity(1);
+        /// let token = bucket.take().wait_deadline(deadline)?;
+        /// assert!(bucket.take().wait_deadline(deadline).is_err()); // the same deadline for both
+        /// # drop(token);
+        /// # Ok::<(), token_bucket::WaitError<token_bucket::TakeError>>(())
+        /// ```
         ///
         /// # Errors
         ///

@@ -8,12 +8,12 @@ use core::ops::Deref;
 use crate::take::Request;
 use crate::{TakeFuture, TokenBucket, TryTakeError};
 
-/// A way to hold a bucket: any pointer to something that gives a [`TokenBucket`] by [`AsRef`].
+/// A way to hold a bucket: any pointer to a type that implements `AsRef<TokenBucket>`.
 ///
 /// Implemented for `&TokenBucket`, `Arc<TokenBucket>`, and for example `Arc<Pool>` where `Pool: AsRef<TokenBucket>`. There is nothing to
-/// implement. A handle must give the same bucket each time; else tokens go back to another bucket than they were taken from.
+/// implement. **A handle must return the same bucket each time**; otherwise tokens go back to another bucket than they were taken from.
 pub trait Handle: Deref<Target: AsRef<TokenBucket>> {
-    /// The bucket.
+    /// Returns the bucket.
     #[inline]
     fn to_bucket(&self) -> &TokenBucket {
         (**self).as_ref()
@@ -24,11 +24,12 @@ impl<H: Deref<Target: AsRef<TokenBucket>>> Handle for H {}
 
 /// Tokens taken from a [`TokenBucket`], which go back when this guard is dropped.
 ///
-/// Generic over the [`Handle`] by which it holds the bucket: a [`Token`] borrows it, an [`OwnedToken`] shares an [`Arc`] of it, and a guard may as well
-/// hold whatever contains the bucket.
+/// Generic over the [`Handle`] by which it holds the bucket: a [`Token`] borrows it, an [`OwnedToken`] shares an [`Arc`] of it, and a guard can also hold
+/// a pool or another type that contains the bucket.
 ///
 /// A guard that is leaked ([`mem::forget`], or [`forget`](Self::forget)) leaves its tokens outstanding for good.
-/// A panic while it is held gives them back; nothing is ever poisoned.
+/// A panic while it is held gives them back; nothing is ever poisoned. A guard that is dropped into a bucket that has
+/// [`max_capacity`](TokenBucket::max_capacity) tokens available, because it was [overfilled](TokenBucket::release), gives nothing back.
 ///
 /// # Examples
 ///
@@ -67,6 +68,7 @@ impl<H: Deref<Target: AsRef<TokenBucket>>> Handle for H {}
 /// assert_eq!(pool.bucket.outstanding(), 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "permit")]
 #[must_use = "tokens go back to the bucket as soon as their guard is dropped"]
 #[clippy::has_significant_drop]
 pub struct TokenGuard<H: Handle> {
@@ -75,9 +77,10 @@ pub struct TokenGuard<H: Handle> {
 }
 
 /// Tokens taken from a borrowed [`TokenBucket`].
+#[doc(alias = "SemaphorePermit")]
 pub type Token<'a> = TokenGuard<&'a TokenBucket>;
 
-/// Tokens taken from a [`TokenBucket`] that is shared by an [`Arc`]. Can be moved into a task, or stored beside the resource that it guards.
+/// Tokens taken from a [`TokenBucket`] in an [`Arc`]. Can be moved into a task, or stored beside the resource that it guards.
 ///
 /// # Examples
 ///
@@ -90,6 +93,7 @@ pub type Token<'a> = TokenGuard<&'a TokenBucket>;
 /// assert_eq!(bucket.available(), 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[doc(alias = "OwnedSemaphorePermit")]
 pub type OwnedToken = TokenGuard<Arc<TokenBucket>>;
 
 /// What became of tokens that were [given back](TokenGuard::give_back).
@@ -108,11 +112,11 @@ impl<H: Handle> TokenGuard<H> {
         Self { handle, count }
     }
 
-    /// Takes `n` tokens if that many are available, as [`TokenBucket::try_take_many`], from the bucket that `handle` holds.
+    /// Takes `n` tokens from the bucket that `handle` holds, like [`TokenBucket::try_take_many`].
     ///
     /// # Errors
     ///
-    /// As for [`TokenBucket::try_take_many`]. The handle is dropped then.
+    /// Same as for [`TokenBucket::try_take_many`]; the handle is dropped then.
     #[inline]
     pub fn try_take(handle: H, n: usize) -> Result<Self, TryTakeError> {
         match handle.to_bucket().try_take_n(n) {
@@ -121,42 +125,69 @@ impl<H: Handle> TokenGuard<H> {
         }
     }
 
-    /// Waits for `n` tokens, as [`TokenBucket::take_many`], from the bucket that `handle` holds.
+    /// Waits for `n` tokens from the bucket that `handle` holds, like [`TokenBucket::take_many`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use token_bucket::{TakeError, TokenBucket, TokenGuard};
+    /// static BUCKET: TokenBucket = TokenBucket::with_capacity(8);
+    ///
+    /// # futures::executor::block_on(async {
+    /// let tokens: TokenGuard<&'static TokenBucket> = TokenGuard::take(&BUCKET, 3).await?;
+    /// assert_eq!(tokens.count(), 3);
+    /// # Ok::<(), TakeError>(())
+    /// # }).unwrap();
+    /// ```
     #[inline]
     pub fn take(handle: H, n: usize) -> TakeFuture<H> {
         TakeFuture::new(handle, Request::exactly(n))
     }
 
-    /// Waits for at least one token and takes up to `n`, as [`TokenBucket::take_up_to`], from the bucket that `handle` holds.
+    /// Waits for up to `n` tokens from the bucket that `handle` holds, like [`TokenBucket::take_up_to`].
     #[inline]
     pub fn take_up_to(handle: H, n: usize) -> TakeFuture<H> {
         TakeFuture::new(handle, Request::up_to(n))
     }
 
-    /// The number of tokens that this guard holds.
+    /// Returns the number of tokens that this guard holds.
+    #[doc(alias = "num_permits")]
     #[inline]
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// What holds the bucket.
+    /// Returns the handle by which this guard holds the bucket.
     #[inline]
     pub fn handle(&self) -> &H {
         &self.handle
     }
 
-    /// Drops the guard without giving the tokens back: they stay outstanding for good, unless a
-    /// [`try_release`](TokenBucket::try_release) or a [`refill`](TokenBucket::refill) puts others in their place.
+    /// Drops the guard without giving the tokens back. They stay [outstanding](TokenBucket::outstanding) for good, so
+    /// [`idle`](TokenBucket::idle) waits for them, unless a [`try_release`](TokenBucket::try_release) or a [`refill`](TokenBucket::refill) puts others in their
+    /// place.
     ///
-    /// To make the bucket smaller by them, use [`retire`](Self::retire), which is what tokio's `forget` does.
+    /// **tokio's `forget` is [`retire`](Self::retire)**, which makes the bucket smaller.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use token_bucket::TokenBucket;
+    /// let bucket = TokenBucket::with_capacity(1);
+    /// bucket.try_take()?.forget();
+    /// assert_eq!((bucket.capacity(), bucket.outstanding()), (1, 1));
+    /// bucket.refill(1);
+    /// assert_eq!(bucket.outstanding(), 0);
+    /// # Ok::<(), token_bucket::TryTakeError>(())
+    /// ```
     pub fn forget(mut self) {
         self.count = 0;
     }
 
-    /// Gives the tokens back as a drop does, and tells how many of them went back into the bucket, and how many paid off a deficit.
+    /// Gives the tokens back as a drop does, and returns how many of them went back into the bucket, and how many paid off a deficit.
     ///
     /// A pool keeps the resource behind a restored token, and closes the one behind a retired token. Tokens that had no room in a bucket that
-    /// was [overfilled](TokenBucket::release) are neither.
+    /// was [overfilled](TokenBucket::release) are neither restored nor retired.
     ///
     /// # Examples
     ///
@@ -189,11 +220,24 @@ impl<H: Handle> TokenGuard<H> {
     /// assert_eq!((bucket.capacity(), bucket.available(), bucket.outstanding()), (2, 2, 0));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    #[doc(alias = "forget_permits")]
     pub fn retire(mut self) {
         self.handle.to_bucket().combiner().retire(mem::take(&mut self.count));
     }
 
-    /// Moves `n` tokens to a guard of their own. `None` if this one holds fewer; then it keeps them all.
+    /// Moves `n` tokens to a guard of their own. Returns `None` if this guard holds fewer; then it keeps them all.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use token_bucket::TokenBucket;
+    /// let bucket = TokenBucket::with_capacity(3);
+    /// let mut tokens = bucket.try_take_many(3)?;
+    /// drop(tokens.split(1)); // gives one back
+    /// assert!(tokens.split(3).is_none());
+    /// assert_eq!((tokens.count(), bucket.available()), (2, 1));
+    /// # Ok::<(), token_bucket::TryTakeError>(())
+    /// ```
     pub fn split(&mut self, n: usize) -> Option<Self>
     where
         H: Clone,
@@ -207,6 +251,17 @@ impl<H: Handle> TokenGuard<H> {
 
     /// Takes over the tokens of another guard of the same bucket.
     ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use token_bucket::TokenBucket;
+    /// let bucket = TokenBucket::with_capacity(3);
+    /// let mut tokens = bucket.try_take()?;
+    /// tokens.merge(bucket.try_take_many(2)?);
+    /// assert_eq!(tokens.count(), 3);
+    /// # Ok::<(), token_bucket::TryTakeError>(())
+    /// ```
+    ///
     /// # Panics
     ///
     /// If the other guard is of another bucket. Both keep their tokens then (and, as the call consumes the
@@ -219,16 +274,18 @@ impl<H: Handle> TokenGuard<H> {
 }
 
 impl<'a> TokenGuard<&'a TokenBucket> {
-    /// The bucket that the tokens go back to.
+    /// Returns the bucket that the tokens go back to.
     #[inline]
+    #[must_use]
     pub fn bucket(&self) -> &'a TokenBucket {
         self.handle
     }
 }
 
 impl TokenGuard<Arc<TokenBucket>> {
-    /// The bucket that the tokens go back to.
+    /// Returns the bucket that the tokens go back to.
     #[inline]
+    #[must_use]
     pub fn bucket(&self) -> &Arc<TokenBucket> {
         &self.handle
     }

@@ -1,7 +1,7 @@
 //! A waiter: what the queue and the future share, and the bridge to `event-listener`.
 //!
 //! A waiter that cannot reach the queue listens on an event, the *inbox*. `event-listener` runs wakers under its lock, where user
-//! code must not run. So what it wakes is the [`Waiter`] itself, which the [`bridge`] carries to the thread that notified. The
+//! code must not run. So what it wakes is the [`Waiter`] itself, which the [`mod@bridge`] carries to the thread that notified. The
 //! waker of the user is run from a [`WakeList`] when that thread holds neither a lock nor the queue.
 
 use alloc::sync::Arc;
@@ -13,7 +13,7 @@ use core::task::{Context, Waker};
 
 use event_listener::{Event, EventListener, IntoNotification, Listener as _};
 
-use crate::atomic::{AtomicPhase, Phase};
+use crate::atomic::{AtomicPhase, Phase, Ticket};
 use crate::queue::{Standing, Waits};
 use crate::state::Kind;
 use crate::sync::{Slot, bridge};
@@ -30,13 +30,22 @@ pub(crate) struct Waiter {
     /// The most tokens that it takes.
     pub(crate) up_to: u32,
     pub(crate) phase: AtomicPhase,
+    /// Its place in the queue.
+    pub(crate) ticket: Ticket,
     waker: Slot<Waker>,
 }
 
 impl Waiter {
     #[inline]
     pub(crate) fn new(kind: Kind, min: u32, up_to: u32, waker: &Waker) -> Arc<Self> {
-        Arc::new(Self { kind, min, up_to, phase: AtomicPhase::new(Phase::Waiting), waker: Slot::new(Some(waker.clone())) })
+        Arc::new(Self {
+            kind,
+            min,
+            up_to,
+            phase: AtomicPhase::new(Phase::Waiting),
+            ticket: Ticket::new(),
+            waker: Slot::new(Some(waker.clone())),
+        })
     }
 
     #[inline]
@@ -56,9 +65,14 @@ impl Waiter {
     ///
     /// The phase, if the waiter has left.
     pub(crate) fn notify(&self, to: Phase) -> Result<Option<Waker>, Phase> {
-        self.phase
-            .change(Phase::Waiting, to)
-            .or_else(|phase| if phase == Phase::Woken { self.phase.change(Phase::Woken, to) } else { Err(phase) })?;
+        let mut from = Phase::Waiting;
+        while let Err(phase) = self.phase.change(from, to) {
+            match phase {
+                // One that was woken may go back to sleep meanwhile, but only an owner wakes it again.
+                Phase::Waiting | Phase::Woken => from = phase,
+                _ => return Err(phase),
+            }
+        }
         Ok(self.waker.take())
     }
 
@@ -89,6 +103,11 @@ impl Waits for Arc<Waiter> {
             Phase::Woken => Standing::Woken,
             Phase::Granted(_) | Phase::Closed | Phase::Gone => Standing::Gone,
         }
+    }
+
+    #[inline]
+    fn set_ticket(&self, ticket: u64) {
+        self.ticket.set(ticket);
     }
 }
 

@@ -705,6 +705,24 @@ fn barging_late_ones_keep_their_order_when_they_step_aside() {
     second.done().unwrap().forget();
 }
 
+#[test]
+fn barging_restored_requests_do_not_pass_a_waiter_between_them() {
+    let bucket = TokenBucket::new(6, 1).unwrap().with_fairness(Fairness::Barging);
+    let held = bucket.try_take().unwrap();
+    let mut takes = [waiting(bucket.take_many(2)), waiting(bucket.take()), waiting(bucket.take_many(2))];
+    drop(held);
+    // The first and the last are deferred.
+    assert_eq!(wakes(&takes), [0, 1, 0]);
+    bucket.try_release_many(3).unwrap();
+    // 1 is left by the first and the second.
+    assert_eq!(wakes(&takes), [1, 1, 0]);
+    takes[0].done().unwrap().forget();
+    takes[1].done().unwrap().forget();
+    assert_eq!(numbers(&bucket), [1, 0, 0, 1]);
+    bucket.try_release().unwrap();
+    takes[2].done().unwrap().forget();
+}
+
 // Threads.
 
 /// Lets newcomers take and return one token at a time until `is_served`, and counts how often they took one.

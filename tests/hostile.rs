@@ -14,6 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use cpu_time::ThreadTime;
+use futures::future::FusedFuture;
 use support::{MAX, both, bucket, in_time, numbers, poll_with, task, waiting};
 use token_bucket::{Fairness, OwnedToken, Take, TakeError, TakeOwned, TokenBucket};
 
@@ -24,6 +25,9 @@ both! {
     a_waker_that_panics_when_it_is_dropped_loses_nothing,
     a_waker_that_panics_when_it_was_woken_loses_nothing,
     a_waker_that_panics_when_a_release_drops_it_holds_up_nobody,
+    a_waker_that_panics_as_its_future_is_granted_and_dropped_loses_no_token,
+    a_waker_that_is_replaced_as_its_future_is_granted_loses_no_token,
+    a_release_that_woke_a_waker_that_panics_is_done,
     a_leaked_future_that_was_not_polled_costs_nothing,
     a_leaked_future_that_was_granted_keeps_its_tokens,
     a_leaked_future_aside_holds_up_nobody,
@@ -33,6 +37,7 @@ both! {
     a_task_may_be_dropped_by_its_own_wake,
     waiting_futures_keep_their_bucket,
     a_crowd_costs_no_more_for_each,
+    a_resize_does_not_look_at_requests_that_it_cannot_serve,
     ten_million_calls_add_up,
 }
 
@@ -221,7 +226,12 @@ fn a_waker_that_panics_when_it_is_cloned_loses_no_place(fairness: Fairness) {
 /// What panics once it is armed, and once only.
 fn panics_if(armed: &Arc<AtomicBool>) -> Hook {
     let armed = Arc::clone(armed);
-    Box::new(move || assert!(!armed.swap(false, Ordering::SeqCst), "on purpose"))
+    Box::new(move || {
+        if armed.swap(false, Ordering::SeqCst) {
+            // Without a message, which would take its time.
+            std::panic::resume_unwind(Box::new("on purpose"));
+        }
+    })
 }
 
 /// A waker whose drop panics, but only in the hands of the bucket.
@@ -301,6 +311,87 @@ fn a_waker_that_panics_when_it_was_woken_loses_nothing(fairness: Fairness) {
         }
         assert_eq!(done, 4);
         assert_eq!((bucket.available(), bucket.waiting()), (bucket.capacity(), 0));
+    }
+}
+
+/// The drop of a future and the return of a token, at the same time. Whichever comes first, the token is there afterwards.
+fn a_waker_that_panics_as_its_future_is_granted_and_dropped_loses_no_token(fairness: Fairness) {
+    in_time(move || {
+        for round in 0..2_000 {
+            let bucket = bucket(fairness, 1);
+            let held = bucket.try_take().unwrap();
+            let armed = Arc::new(AtomicBool::new(false));
+            let mut take = bucket.take();
+            assert!(poll_with(&mut take, &panics_on_drop(&armed)).is_pending());
+            armed.store(true, Ordering::SeqCst);
+            let begun = AtomicBool::new(false);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    begun.store(true, Ordering::SeqCst);
+                    (0..round % 50).for_each(|_| std::hint::spin_loop());
+                    // The waker may be woken and dropped here instead.
+                    panics(|| drop(held));
+                });
+                while !begun.load(Ordering::SeqCst) {
+                    thread::yield_now();
+                }
+                panics(|| drop(take));
+            });
+            assert!(!armed.load(Ordering::SeqCst), "the waker was dropped");
+            assert_eq!(numbers(&bucket), [1, 0, 0, 0], "round {round}");
+        }
+    });
+}
+
+/// The token comes back while the new waker is cloned; so that waker is not needed, and panics when it is dropped.
+fn a_waker_that_is_replaced_as_its_future_is_granted_loses_no_token(fairness: Fairness) {
+    for again in [false, true] {
+        let bucket = Arc::new(bucket(fairness, 1));
+        let held = bucket.try_take_owned().unwrap();
+        let armed = Arc::new(AtomicBool::new(false));
+        let mut take = bucket.take();
+        assert!(poll_with(&mut take, Waker::noop()).is_pending());
+        let clone = {
+            let armed = Arc::clone(&armed);
+            once(move || {
+                drop(held);
+                armed.store(true, Ordering::SeqCst);
+            })
+        };
+        let waker = mem::ManuallyDrop::new(Hooks { clone, drop: panics_if(&armed), ..Hooks::none() }.waker());
+        assert!(panics(|| poll_with(&mut take, &waker)));
+        if again {
+            let Poll::Ready(Ok(token)) = poll_with(&mut take, Waker::noop()) else { panic!("the token is not there") };
+            assert_eq!(numbers(&bucket), [0, 1, 0, 0]);
+            drop(token);
+        }
+        drop(take);
+        assert_eq!(numbers(&bucket), [1, 0, 0, 0]);
+        drop(mem::ManuallyDrop::into_inner(waker));
+    }
+}
+
+/// New, and after it has waited.
+fn a_release_that_woke_a_waker_that_panics_is_done(fairness: Fairness) {
+    for waited in [false, true] {
+        let capacity = if waited { MAX } else { 0 };
+        let bucket = bucket(fairness, capacity);
+        let mut release = task(bucket.release());
+        if waited {
+            release.waits();
+            bucket.try_take().unwrap().forget();
+            assert!(release.is_woken());
+        }
+        let mut take = bucket.take_many(MAX.min(capacity).max(1));
+        let wake = once(|| panic!("on purpose"));
+        assert!(poll_with(&mut take, &Hooks { wake, ..Hooks::none() }.waker()).is_pending());
+        assert!(panics(|| release.poll()));
+        assert!(release.future().is_terminated());
+        // It says so, and does not deposit again.
+        assert!(panics(|| release.poll()));
+        let Poll::Ready(Ok(token)) = poll_with(&mut take, Waker::noop()) else { panic!("the token is not there") };
+        assert_eq!(token.count(), capacity.max(1));
+        assert_eq!(bucket.available(), 0);
     }
 }
 
@@ -564,6 +655,52 @@ fn a_crowd_costs_no_more_for_each(fairness: Fairness) {
         let is_linear = |_| crowd(fairness, way, 100_000) < 40 * few;
         assert!((0..3).any(is_linear), "way {i}: more than 40 times the {few:?} of a tenth");
     }
+}
+
+/// How long the processor takes for `f`, at best.
+fn time(mut f: impl FnMut()) -> Duration {
+    let times = (0..5).map(|_| {
+        let begin = ThreadTime::now();
+        f();
+        begin.elapsed()
+    });
+    times.min().unwrap()
+}
+
+/// Takes and returns beside waiters that were woken and do not run; a hundred times as many cost not ten times as much.
+#[test]
+fn barging_calls_do_not_look_at_all_who_were_woken() {
+    let calls = |many: usize| {
+        let bucket = TokenBucket::with_capacity(many).with_fairness(Fairness::Barging);
+        let held = bucket.try_take_many(many).unwrap();
+        let takes: Vec<_> = (0..many).map(|_| waiting(bucket.take())).collect();
+        drop(held);
+        assert!(takes.iter().all(support::Task::is_woken));
+        // The head is granted its token after each 16.
+        let time = time(|| (0..200).for_each(|_| drop(bucket.try_take().unwrap())));
+        assert_eq!(bucket.waiting(), many - 1000 / 16);
+        time
+    };
+    let few = calls(80);
+    let is_constant = |_| calls(8_000) < 10 * few;
+    assert!((0..3).any(is_constant), "more than ten times the {few:?} of a hundredth");
+}
+
+fn a_resize_does_not_look_at_requests_that_it_cannot_serve(fairness: Fairness) {
+    let resizes = |many: usize| {
+        let bucket = bucket(fairness, 1);
+        let mut takes: Vec<_> = (0..many).map(|_| bucket.take_many(50)).collect();
+        assert!(takes.iter_mut().all(|take| poll_with(take, Waker::noop()).is_pending()));
+        assert_eq!(bucket.waiting(), many);
+        time(|| {
+            for capacity in (0..1_000).map(|n| n % 50) {
+                bucket.set_capacity(capacity).unwrap();
+            }
+        })
+    };
+    let few = resizes(1_000);
+    let is_constant = |_| resizes(100_000) < 10 * few;
+    assert!((0..3).any(is_constant), "more than ten times the {few:?} of a hundredth");
 }
 
 fn ten_million_calls_add_up(fairness: Fairness) {

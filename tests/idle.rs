@@ -1,14 +1,15 @@
-//! Waiting for all tokens to be back: `idle`.
+//! Waiting for all tokens to be back, or for a shrink to take full effect: `idle` and `settled`.
 
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use futures::future::FusedFuture;
 use support::{MAX, both, bucket, counting_waker, in_time, numbers, poll_with, task, waiting};
-use token_bucket::Fairness;
+use token_bucket::{Fairness, TokenBucket};
 
 both! {
     a_bucket_of_which_nothing_was_taken_is_idle,
@@ -32,6 +33,16 @@ both! {
     a_thread_gives_up_in_time,
     it_is_idle_at_once_if_it_is_idle,
     a_panicking_holder_makes_it_idle_as_well,
+    a_thread_that_sees_all_tokens_back_and_takes_again_does_not_hide_it,
+    one_that_was_woken_and_is_not_polled_slows_no_caller,
+    a_bucket_without_deficit_is_settled,
+    a_shrink_is_settled_with_the_last_token_of_the_excess,
+    a_growth_or_a_retired_token_settles,
+    it_was_settled_even_if_it_is_no_more,
+    a_closed_bucket_becomes_settled,
+    idle_and_settled_are_woken_at_their_own_moments,
+    watchers_hold_up_no_waiter,
+    threads_wait_until_it_is_settled,
 }
 
 fn a_bucket_of_which_nothing_was_taken_is_idle(fairness: Fairness) {
@@ -314,4 +325,208 @@ fn a_panicking_holder_makes_it_idle_as_well(fairness: Fairness) {
     });
     assert!(holder.join().is_err());
     idle.done();
+}
+
+/// Another thread keeps the queue busy, so that it must hear of the return.
+fn a_thread_that_sees_all_tokens_back_and_takes_again_does_not_hide_it(fairness: Fairness) {
+    in_time(move || {
+        let bucket = bucket(fairness, 1);
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::SeqCst) {
+                    // More than the capacity.
+                    drop(waiting(bucket.take_many(2)));
+                }
+            });
+            let mut token = bucket.try_take().unwrap();
+            let mut missed = 0;
+            for _ in 0..5_000 {
+                let mut idle = waiting(bucket.idle());
+                drop(token);
+                assert_eq!(bucket.outstanding(), 0);
+                token = loop {
+                    if let Ok(token) = bucket.try_take() {
+                        break token;
+                    }
+                    thread::yield_now();
+                };
+                missed += usize::from(idle.poll().is_pending());
+            }
+            done.store(true, Ordering::SeqCst);
+            assert_eq!(missed, 0);
+        });
+    });
+}
+
+/// A flag that was left for it would make returns serve the queue, and takes fail meanwhile.
+fn one_that_was_woken_and_is_not_polled_slows_no_caller(fairness: Fairness) {
+    in_time(move || {
+        let bucket = bucket(fairness, 2);
+        let mut token = bucket.try_take().unwrap();
+        let (mut idle, mut settled) = (waiting(bucket.idle()), task(bucket.settled()));
+        bucket.set_capacity(0).unwrap();
+        settled.waits();
+        bucket.set_capacity(2).unwrap();
+        token = {
+            drop(token);
+            bucket.try_take().unwrap()
+        };
+        drop(token);
+        assert!(idle.is_woken() && settled.is_woken());
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for _ in 0..100_000 {
+                        drop(bucket.try_take().expect("there is one for each thread"));
+                    }
+                });
+            }
+        });
+        idle.done();
+        settled.done();
+    });
+}
+
+// Settled.
+
+fn a_bucket_without_deficit_is_settled(fairness: Fairness) {
+    let bucket = bucket(fairness, 2);
+    task(bucket.settled()).done();
+    let token = bucket.try_take_many(2).unwrap();
+    task(bucket.settled()).done();
+    bucket.set_capacity(0).unwrap();
+    let mut settled = waiting(bucket.settled());
+    assert_eq!(bucket.waiting(), 0, "it wants no token");
+    drop(token);
+    assert_eq!(settled.wakes(), 1);
+    settled.done();
+    let again = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| settled.poll()));
+    assert!(again.is_err(), "polled after it completed");
+}
+
+fn a_shrink_is_settled_with_the_last_token_of_the_excess(fairness: Fairness) {
+    let bucket = bucket(fairness, 5);
+    let mut tokens = bucket.try_take_many(5).unwrap();
+    let mut take = waiting(bucket.take());
+    bucket.set_capacity(2).unwrap();
+    let mut settled = waiting(bucket.settled());
+    for deficit in [2, 1] {
+        drop(tokens.split(1));
+        assert_eq!((bucket.deficit(), settled.wakes()), (deficit, 0));
+        settled.waits();
+    }
+    drop(tokens.split(1));
+    assert_eq!((bucket.deficit(), settled.wakes(), take.wakes()), (0, 1, 0));
+    settled.done();
+    drop(tokens);
+    drop(take.done().unwrap());
+    assert_eq!(numbers(&bucket), [2, 0, 0, 0]);
+}
+
+fn a_growth_or_a_retired_token_settles(fairness: Fairness) {
+    for way in 0..4 {
+        let bucket = bucket(fairness, 3);
+        let mut tokens = bucket.try_take_many(3).unwrap();
+        bucket.set_capacity(2).unwrap();
+        let mut settled = waiting(bucket.settled());
+        match way {
+            0 => assert_eq!(bucket.set_capacity(3).unwrap().deficit, 0),
+            1 => tokens.split(1).unwrap().retire(),
+            2 => assert_eq!(tokens.split(1).unwrap().give_back().retired, 1),
+            _ => bucket.try_release().unwrap(),
+        }
+        assert_eq!((bucket.deficit(), settled.wakes()), (0, 1), "way {way}");
+        settled.done();
+    }
+    // Tokens that come with their capacity do not.
+    let bucket = bucket(fairness, 3);
+    let _tokens = bucket.try_take_many(3).unwrap();
+    bucket.set_capacity(2).unwrap();
+    let mut settled = waiting(bucket.settled());
+    bucket.grow_and_take(1).unwrap().forget();
+    settled.waits();
+    assert_eq!((bucket.deficit(), settled.wakes()), (1, 0));
+}
+
+fn it_was_settled_even_if_it_is_no_more(fairness: Fairness) {
+    let bucket = bucket(fairness, 2);
+    let tokens = bucket.try_take_many(2).unwrap();
+    bucket.set_capacity(1).unwrap();
+    let mut settled = waiting(bucket.settled());
+    bucket.set_capacity(2).unwrap();
+    bucket.set_capacity(0).unwrap();
+    settled.done();
+    let mut settled = waiting(bucket.settled());
+    drop(tokens);
+    settled.done();
+}
+
+fn a_closed_bucket_becomes_settled(fairness: Fairness) {
+    let bucket = bucket(fairness, 1);
+    let token = bucket.try_take().unwrap();
+    bucket.set_capacity(0).unwrap();
+    let mut early = waiting(bucket.settled());
+    bucket.close();
+    assert_eq!(early.wakes(), 0, "a close settles nothing");
+    let mut late = waiting(bucket.settled());
+    drop(token);
+    assert!(early.is_woken() && late.is_woken());
+    early.done();
+    late.done();
+}
+
+fn idle_and_settled_are_woken_at_their_own_moments(fairness: Fairness) {
+    let bucket = bucket(fairness, 3);
+    let mut tokens = bucket.try_take_many(3).unwrap();
+    bucket.set_capacity(1).unwrap();
+    let (mut idle, mut settled) = (waiting(bucket.idle()), waiting(bucket.settled()));
+    let others = [waiting(bucket.idle()), waiting(bucket.settled())];
+    drop(others);
+    drop(tokens.split(2));
+    assert_eq!((idle.wakes(), settled.wakes()), (0, 1));
+    drop(tokens);
+    assert_eq!((idle.wakes(), settled.wakes()), (1, 1));
+    settled.done();
+    idle.done();
+}
+
+/// Neither a taker nor a releaser, and a deferred request not either.
+fn watchers_hold_up_no_waiter(fairness: Fairness) {
+    let bucket = TokenBucket::new(4, 2).unwrap().with_fairness(fairness);
+    let token = bucket.try_take_many(2).unwrap();
+    bucket.set_capacity(1).unwrap();
+    let watchers = [waiting(bucket.idle()), waiting(bucket.settled())];
+    let (mut take, mut large) = (waiting(bucket.take()), waiting(bucket.take_many(3)));
+    drop(token);
+    drop(take.done().unwrap());
+    bucket.set_capacity(3).unwrap();
+    drop(large.done().unwrap());
+    bucket.refill(1);
+    let mut release = waiting(bucket.release());
+    bucket.try_take().unwrap().forget();
+    release.done().unwrap();
+    drop(watchers);
+}
+
+fn threads_wait_until_it_is_settled(fairness: Fairness) {
+    in_time(move || {
+        let bucket = Arc::new(bucket(fairness, 2));
+        let tokens = bucket.try_take_many_owned(2).unwrap();
+        bucket.settled().wait();
+        bucket.set_capacity(1).unwrap();
+        let begin = Instant::now();
+        let limit = Duration::from_millis(20);
+        assert!(!bucket.settled().wait_timeout(limit));
+        assert!(begin.elapsed() >= limit);
+        assert!(!bucket.settled().wait_deadline(begin));
+        let holder = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(10));
+            drop(tokens);
+        });
+        bucket.settled().wait();
+        assert_eq!(bucket.deficit(), 0);
+        assert!(bucket.settled().wait_timeout(Duration::ZERO) && bucket.settled().wait_deadline(begin));
+        holder.join().unwrap();
+    });
 }

@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use spec::{Answer, Call, Event, Id, Numbers};
 use support::{Task, both, in_time, task};
-use token_bucket::{Fairness, OwnedToken, TakeError, TakeOwned, TokenBucket, TryReleaseError, TryTakeError, WaitError};
+use token_bucket::{
+    Fairness, OwnedToken, SetCapacityError, TakeError, TakeOwned, TokenBucket, TryReleaseError, TryTakeError, WaitError,
+};
 
 both! {
     two_threads,
@@ -57,13 +59,18 @@ struct Actor {
     scene: Arc<Scene>,
     thread: usize,
     events: Vec<Event>,
-    futures: VecDeque<(Id, Task<TakeOwned>)>,
+    /// And whether one takes up to so many.
+    futures: VecDeque<(Id, Task<TakeOwned>, bool)>,
     tokens: Vec<OwnedToken>,
 }
 
 fn take_error(error: &TakeError) -> Answer {
     assert!(matches!(error, TakeError::Closed(_)), "{error}");
     Answer::Closed
+}
+
+fn set_capacity_error(error: &SetCapacityError) -> Answer {
+    if let SetCapacityError::Closed(_) = error { Answer::Closed } else { Answer::NotNow }
 }
 
 impl Actor {
@@ -87,29 +94,35 @@ impl Actor {
 
     fn take(&mut self, n: i64) {
         let id = self.id();
-        self.poll(Call::Poll(id, n), id, task(self.scene.bucket.take_many_owned(size(n))));
+        self.poll(Call::Poll(id, n), id, task(self.scene.bucket.take_many_owned(size(n))), false);
+    }
+
+    fn take_up_to(&mut self, n: i64) {
+        let id = self.id();
+        self.poll(Call::PollUpTo(id, n), id, task(self.scene.bucket.take_up_to_owned(size(n))), true);
     }
 
     /// Polls the one that has waited longest.
     fn poll_again(&mut self) {
-        if let Some((id, take)) = self.futures.pop_front() {
-            self.poll(Call::PollAgain(id), id, take);
+        if let Some((id, take, up_to)) = self.futures.pop_front() {
+            self.poll(Call::PollAgain(id), id, take, up_to);
         }
     }
 
-    fn poll(&mut self, call: Call, id: Id, mut take: Task<TakeOwned>) {
+    fn poll(&mut self, call: Call, id: Id, mut take: Task<TakeOwned>, up_to: bool) {
         let answer = self.record(call, |_| match take.poll() {
             Poll::Pending => (Answer::NotNow, None),
+            Poll::Ready(Ok(token)) if up_to => (Answer::Count(i64::try_from(token.count()).unwrap()), Some(token)),
             Poll::Ready(Ok(token)) => (Answer::Done, Some(token)),
             Poll::Ready(Err(error)) => (take_error(&error), None),
         });
         if answer == Answer::NotNow {
-            self.futures.push_back((id, take));
+            self.futures.push_back((id, take, up_to));
         }
     }
 
     fn cancel(&mut self) {
-        if let Some((id, take)) = self.futures.pop_front() {
+        if let Some((id, take, _)) = self.futures.pop_front() {
             self.record(Call::Cancel(id), |_| {
                 drop(take);
                 (Answer::Done, None)
@@ -126,15 +139,38 @@ impl Actor {
         }
     }
 
+    fn give_back_and_tell(&mut self) {
+        if let Some(token) = self.tokens.pop() {
+            self.record(Call::GiveBack(i64::try_from(token.count()).unwrap()), |_| {
+                let returned = token.give_back();
+                let int = |n| i64::try_from(n).unwrap();
+                (Answer::Returned(int(returned.restored), int(returned.retired)), None)
+            });
+        }
+    }
+
+    fn retire(&mut self) {
+        if let Some(token) = self.tokens.pop() {
+            self.record(Call::Retire(i64::try_from(token.count()).unwrap()), |_| {
+                token.retire();
+                (Answer::Done, None)
+            });
+        }
+    }
+
+    fn grow_and_take(&mut self, n: i64) {
+        self.record(Call::GrowAndTake(n), |bucket| match bucket.grow_and_take_owned(size(n)) {
+            Ok(token) => (Answer::Done, Some(token)),
+            Err(error) => (set_capacity_error(&error), None),
+        });
+    }
+
     fn try_take(&mut self, n: i64, up_to: bool) {
         self.record(if up_to { Call::TryTakeUpTo(n) } else { Call::TryTake(n) }, |bucket| {
-            // There is no owned form of the second one.
             let taken = if up_to {
-                bucket.try_take_up_to(size(n)).map(|token| {
-                    let count = token.count();
-                    token.forget();
-                    (Answer::Count(i64::try_from(count).unwrap()), None)
-                })
+                bucket
+                    .try_take_up_to_owned(size(n))
+                    .map(|token| (Answer::Count(i64::try_from(token.count()).unwrap()), Some(token)))
             } else {
                 bucket.try_take_many_owned(size(n)).map(|token| (Answer::Done, Some(token)))
             };
@@ -190,6 +226,16 @@ impl Actor {
         });
     }
 
+    fn change_capacity(&mut self, by: i64) {
+        self.record(Call::ChangeCapacity(by), |bucket| {
+            let answer = match bucket.update_capacity(|capacity| capacity.saturating_add_signed(isize::try_from(by).unwrap())) {
+                Ok(now) => Answer::Numbers(now.into()),
+                Err(error) => set_capacity_error(&error),
+            };
+            (answer, None)
+        });
+    }
+
     fn snapshot(&mut self) {
         self.record(Call::Snapshot, |bucket| (Answer::Numbers(bucket.snapshot().into()), None));
     }
@@ -202,7 +248,7 @@ impl Actor {
     fn act(&mut self, random: &mut Random) {
         let timeout = Duration::from_micros(random.below(80));
         let n = 1 + random.count(2) + i64::from(random.below(8) == 0);
-        match random.below(32) {
+        match random.below(40) {
             0..=3 => self.try_take(n, false),
             4 => self.try_take(n, true),
             5..=9 => self.take(n),
@@ -213,7 +259,12 @@ impl Actor {
             24 => self.wait_for_room(timeout),
             25 => self.try_release(n),
             26 => self.refill(n),
-            27..=29 => self.set_capacity(random.count(4)),
+            27..=28 => self.set_capacity(random.count(4)),
+            29..=30 => self.change_capacity(random.count(5) - 2),
+            31..=32 => self.grow_and_take(n),
+            33 => self.retire(),
+            34..=35 => self.give_back_and_tell(),
+            36..=38 => self.take_up_to(n),
             _ => self.snapshot(),
         }
     }
@@ -347,6 +398,17 @@ fn right_histories_are_accepted() {
                 (Call::Return(1), Answer::Done, 9, 10),
                 (Call::SetCapacity(3), numbers(3, 3), 11, 12),
             ][..],
+            &[
+                (Call::GrowAndTake(2), Answer::Done, 1, 2),
+                (Call::PollUpTo(1, 3), Answer::Count(1), 3, 4),
+                (Call::PollUpTo(2, 3), Answer::NotNow, 5, 6),
+                (Call::ChangeCapacity(-2), numbers(1, -2), 7, 8),
+                (Call::GiveBack(2), Answer::Returned(0, 2), 9, 10),
+                (Call::GiveBack(1), Answer::Returned(1, 0), 11, 12),
+                (Call::PollAgain(2), Answer::Count(1), 13, 14),
+                (Call::Retire(1), Answer::Done, 15, 16),
+                (Call::Snapshot, numbers(0, 0), 17, 18),
+            ],
             // The take that ended first came last.
             &[
                 (Call::TryTake(1), Answer::Done, 1, 10),
@@ -417,6 +479,17 @@ fn wrong_histories_are_rejected() {
             &[(Call::SetCapacity(3), numbers(3, 3), 1, 2), (Call::Snapshot, numbers(1, 1), 3, 4)],
             &[took, (Call::SetCapacity(0), numbers(0, 0), 3, 4)],
             &[took, (Call::Refill(9), Answer::Count(3), 3, 4)],
+            // Numbers that a growth or a return cannot have.
+            &[took, (Call::GrowAndTake(1), Answer::Done, 3, 4), (Call::Snapshot, numbers(2, 1), 5, 6)],
+            &[(Call::GrowAndTake(3), Answer::NotNow, 1, 2)],
+            &[(Call::GrowAndTake(4), Answer::Done, 1, 2)],
+            &[took, (Call::GiveBack(1), Answer::Returned(0, 1), 3, 4)],
+            &[took, (Call::SetCapacity(0), numbers(0, -1), 3, 4), (Call::GiveBack(1), Answer::Returned(1, 0), 5, 6)],
+            &[took, (Call::Retire(1), Answer::Done, 3, 4), (Call::Snapshot, numbers(1, 0), 5, 6)],
+            &[(Call::ChangeCapacity(1), numbers(1, 1), 1, 2)],
+            &[(Call::ChangeCapacity(1), numbers(2, 2), 1, 3), (Call::ChangeCapacity(1), numbers(2, 2), 2, 4)],
+            &[(Call::PollUpTo(1, 3), Answer::Count(2), 1, 2)],
+            &[took, (Call::PollUpTo(1, 3), Answer::NotNow, 3, 4), back, (Call::PollAgain(1), Answer::Count(2), 12, 13)],
             // After the close, or before it.
             &[(Call::Close, Answer::WasFirst(true), 1, 2), (Call::TryTake(1), Answer::Done, 3, 4)],
             &[(Call::Close, Answer::WasFirst(true), 1, 3), (Call::Close, Answer::WasFirst(true), 2, 4)],

@@ -173,7 +173,7 @@ pub fn race3<A: Send + 'static, B: Send + 'static, C: Send + 'static>(
 /// # Panics
 ///
 /// If it does not hold.
-pub fn settled(bucket: &TokenBucket, held: usize, deposits: usize) {
+pub fn at_rest(bucket: &TokenBucket, held: usize, deposits: usize) {
     let now = bucket.snapshot();
     assert_eq!(now.available + held, now.capacity + deposits + now.deficit, "{now:?}, {held} held");
     assert_eq!(bucket.waiting(), 0, "{now:?}");

@@ -1,6 +1,6 @@
 //! Buckets where newcomers may take tokens past the line.
 
-use loom_tests::{barging, check, poll, queued, race, race3, settled};
+use loom_tests::{at_rest, barging, check, poll, queued, race, race3};
 
 /// More than a waiter that has been called may let pass (a model has smaller limits).
 const MANY: usize = if cfg!(loom) { 4 } else { 300 };
@@ -19,7 +19,7 @@ fn barge_past_a_waiter() {
             },
             |bucket| drop(bucket.take().wait().unwrap()),
         );
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -40,7 +40,7 @@ fn two_waiters_and_a_drop() {
             |_| drop(first.wait().unwrap()),
             |_| drop(second.wait().unwrap()),
         );
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -55,7 +55,7 @@ fn loser_against_drop() {
         drop(token);
         let token = bucket.try_take_owned().unwrap();
         race(&bucket, |_| drop(token), |_| drop(first.wait().unwrap()));
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -69,7 +69,7 @@ fn call_against_drop() {
         let second = queued(bucket.take_owned());
         race(&bucket, |_| drop(token), |_| drop(first.wait().unwrap()));
         drop(second.wait().unwrap());
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -83,7 +83,7 @@ fn called_one_calls_the_next() {
         let second = queued(bucket.take_owned());
         race(&bucket, |_| drop(tokens), |_| first.wait().unwrap().forget());
         second.wait().unwrap().forget();
-        settled(&bucket, 2, 0);
+        at_rest(&bucket, 2, 0);
     });
 }
 
@@ -106,7 +106,7 @@ fn called_one_does_not_come() {
             |_| second.wait().unwrap().forget(),
         );
         first.wait().unwrap().forget();
-        settled(&bucket, 2, MANY);
+        at_rest(&bucket, 2, MANY);
     });
 }
 
@@ -127,7 +127,7 @@ fn starving_waiter_is_served() {
         }
         assert!(token.is_none(), "barged without end");
         race(&bucket, |bucket| drop(bucket.take().wait().unwrap()), |_| drop(first.wait().unwrap()));
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -149,6 +149,6 @@ fn starving_head_is_served() {
         assert!(one.is_none(), "barged without end");
         race(&bucket, |_| drop(two), |bucket| drop(bucket.try_take()));
         drop(first.wait().unwrap());
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }

@@ -1,6 +1,6 @@
 //! Takers that leave.
 
-use loom_tests::{barging, check, fifo, queued, race, race3, settled};
+use loom_tests::{at_rest, barging, check, fifo, queued, race, race3};
 
 /// Guards `Line::hand_over`, which gives the tokens back if the waiter has left, `Line::cancel`, which gives them back if
 /// it leaves with a grant, and `Line::others_wait`, by which QUEUED stays for the next one.
@@ -13,7 +13,7 @@ fn cancel_against_grant() {
         let second = queued(bucket.take_owned());
         race(&bucket, |_| drop(token), |_| drop(first));
         drop(second.wait().unwrap());
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -25,7 +25,7 @@ fn cancel_grant_and_take() {
         let token = bucket.try_take_owned().unwrap();
         let first = queued(bucket.take_owned());
         race3(&bucket, |_| drop(token), |_| drop(first), |bucket| drop(bucket.take().wait().unwrap()));
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -40,7 +40,7 @@ fn cancel_grant_and_newcomer() {
         let ((), (), barged) = race3(&bucket, |_| drop(token), |_| drop(first), |bucket| bucket.try_take().is_ok());
         assert!(!barged, "somebody waits");
         drop(second.wait().unwrap());
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -54,7 +54,7 @@ fn cancel_against_two_grants() {
         let second = queued(bucket.take_owned());
         race(&bucket, |_| drop(tokens), |_| drop(first));
         drop(second.wait().unwrap());
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -67,7 +67,7 @@ fn cancel_two_against_two_grants() {
         let first = queued(bucket.take_owned());
         let second = queued(bucket.take_many_owned(2));
         race(&bucket, |_| drop(tokens), |_| drop((first, second)));
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -83,7 +83,7 @@ fn cancel_the_head_against_drop() {
         race(&bucket, |_| drop(one), |_| drop(first));
         drop(second.wait().unwrap());
         drop(two);
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -96,7 +96,7 @@ fn cancel_the_head_against_take() {
         let first = queued(bucket.take_many_owned(2));
         race(&bucket, |_| drop(first), |bucket| drop(bucket.take().wait().unwrap()));
         drop(token);
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -111,7 +111,7 @@ fn cancel_aside_against_growth() {
         race(&bucket, |bucket| bucket.set_capacity(2).unwrap(), |_| drop(first));
         drop(second.wait().unwrap());
         drop(token);
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -125,7 +125,7 @@ fn cancel_against_call() {
         let second = queued(bucket.take_owned());
         race(&bucket, |_| drop(token), |_| drop(first));
         drop(second.wait().unwrap());
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -141,7 +141,7 @@ fn cancel_called_against_drop() {
         let token = bucket.try_take_owned().unwrap();
         race(&bucket, |_| drop(token), |_| drop(first));
         drop(second.wait().unwrap());
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -157,6 +157,6 @@ fn call_comes_too_late() {
         let second = queued(bucket.take_owned());
         drop(token);
         drop(second.wait().unwrap());
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }

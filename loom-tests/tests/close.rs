@@ -1,6 +1,6 @@
 //! The end.
 
-use loom_tests::{barging, check, fifo, queued, race, race3, settled};
+use loom_tests::{at_rest, barging, check, fifo, queued, race, race3};
 
 /// Guards `State::close`, which has everybody sent home, and `State::enqueue`, which refuses those who come too late for that.
 #[test]
@@ -8,7 +8,7 @@ fn close_against_take() {
     check(None, || {
         let bucket = fifo(1, 0);
         race(&bucket, |bucket| assert!(bucket.close()), |bucket| bucket.take().wait().map(drop).unwrap_err());
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -24,7 +24,7 @@ fn close_against_drop() {
         let first = first.wait();
         assert!(second.wait().is_err());
         drop(first);
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -37,7 +37,7 @@ fn close_against_cancel() {
         let second = queued(bucket.take_owned());
         race(&bucket, |_| drop(first), |bucket| assert!(bucket.close()));
         assert!(second.wait().is_err());
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -57,7 +57,7 @@ fn close_against_growth() {
         );
         assert!(grown || !taken);
         assert_eq!((bucket.capacity(), closed_with), (usize::from(grown), usize::from(grown)));
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -71,7 +71,7 @@ fn close_against_those_aside() {
         let first = first.wait();
         assert!(grown || first.is_err());
         drop(first);
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -83,7 +83,7 @@ fn close_against_release() {
         let other = queued(bucket.release());
         race(&bucket, |bucket| bucket.close(), |bucket| bucket.release().wait().unwrap_err());
         assert!(other.wait().is_err());
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -98,7 +98,7 @@ fn close_against_a_loser() {
         let token = bucket.try_take_owned().unwrap();
         race(&bucket, |bucket| bucket.close(), |_| first.wait().map(drop).unwrap_err());
         drop(token);
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -116,7 +116,7 @@ fn close_against_two_takers() {
                 second.wait().map(drop).unwrap_err()
             },
         );
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -129,6 +129,6 @@ fn close_against_close() {
         let (one, two) = race(&bucket, |bucket| bucket.close(), |bucket| bucket.close());
         assert_ne!(one, two);
         assert!(first.wait().is_err());
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }

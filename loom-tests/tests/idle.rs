@@ -1,7 +1,7 @@
 //! Waiting for all tokens to be back.
 
 use loom_tests::atomic::{AtomicUsize, Ordering::Relaxed};
-use loom_tests::{Arc, check, fifo, poll, queued, race, race3, settled};
+use loom_tests::{Arc, at_rest, check, fifo, poll, queued, race, race3};
 
 /// Guards `State::show`, which has the line served when the last token comes back, and `Line::watch`, which listens first
 /// and changes the word then.
@@ -11,7 +11,7 @@ fn idle_against_drop() {
         let bucket = fifo(1, 1);
         let token = bucket.try_take_owned().unwrap();
         race(&bucket, |_| drop(token), |bucket| bucket.idle().wait());
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -32,7 +32,7 @@ fn idle_meets_server() {
             },
             |bucket| bucket.idle().wait(),
         );
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -51,7 +51,7 @@ fn idle_behind_a_taker() {
             },
             |bucket| bucket.idle().wait(),
         );
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -64,7 +64,7 @@ fn idle_behind_a_taker_and_deposits() {
         let first = queued(bucket.take_owned());
         race(&bucket, |bucket| assert_eq!(bucket.refill(2), 2), |bucket| bucket.idle().wait());
         first.wait().unwrap().forget();
-        settled(&bucket, 2, 2);
+        at_rest(&bucket, 2, 2);
     });
 }
 
@@ -90,7 +90,7 @@ fn idle_sees_what_was_before_the_last_drop() {
                 assert_eq!(number.load(Relaxed), 1);
             },
         );
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -101,7 +101,7 @@ fn idle_against_close() {
         let bucket = fifo(1, 1);
         let token = bucket.try_take_owned().unwrap();
         race3(&bucket, |bucket| bucket.close(), |_| drop(token), |bucket| bucket.idle().wait());
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -116,7 +116,7 @@ fn idle_against_two_drops() {
         let other = queued(bucket.idle());
         race3(&bucket, |_| drop(one), |_| drop(two), |bucket| bucket.idle().wait());
         other.wait();
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -141,6 +141,6 @@ fn idle_of_one_who_holds_a_token() {
             },
         );
         first.wait().unwrap();
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }

@@ -3,7 +3,7 @@
 use std::task::Poll;
 
 use loom_tests::atomic::{AtomicUsize, Ordering::Relaxed};
-use loom_tests::{Arc, barging, check, fifo, poll, queued, race, race3, settled};
+use loom_tests::{Arc, at_rest, barging, check, fifo, poll, queued, race, race3};
 
 /// A number to be written before a token comes back, and to be read by who gets it.
 fn number() -> (Arc<AtomicUsize>, Arc<AtomicUsize>) {
@@ -30,7 +30,7 @@ fn take_sees_what_was_before_the_drop() {
                 }
             },
         );
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -54,7 +54,7 @@ fn take_sees_what_was_before_two_drops() {
                 }
             },
         );
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -75,7 +75,7 @@ fn take_sees_what_was_before_the_growth() {
                 assert_eq!(read.load(Relaxed), 1);
             },
         );
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -98,7 +98,7 @@ fn getter_sees_what_was_before_the_drop() {
                 }
             },
         );
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -121,7 +121,7 @@ fn refusal_sees_what_was_before_the_close() {
                 }
             },
         );
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -150,7 +150,7 @@ fn grant_carries_on_what_was_before_the_drop() {
                 }
             },
         );
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -179,7 +179,7 @@ fn grant_carries_on_what_others_did() {
                 assert_eq!((read.load(Relaxed), also_read.load(Relaxed)), (1, 1));
             },
         );
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -214,6 +214,6 @@ fn grant_carries_on_what_came_back_meanwhile() {
             assert_eq!(*seen == 1, has_written);
         }
         drop((token, granted));
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }

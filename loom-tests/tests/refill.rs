@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use loom_tests::{barging, check, fifo, race, settled};
+use loom_tests::{at_rest, barging, check, fifo, race};
 use token_bucket::Refill;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -37,6 +37,6 @@ fn two_ticks_for_the_last_room() {
         let tick = |bucket: &_| refill().tick(bucket, SECOND).added;
         let added = race(&bucket, move |bucket| tick(bucket), move |bucket| tick(bucket));
         assert!(added == (1, 0) || added == (0, 1), "{added:?}");
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }

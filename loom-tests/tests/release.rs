@@ -1,6 +1,6 @@
 //! Releasers that wait for room.
 
-use loom_tests::{check, fifo, poll, queued, race, race3, settled};
+use loom_tests::{at_rest, check, fifo, poll, queued, race, race3};
 
 /// Guards `State::take`, which has a releaser called if ROOM is set, and `Line::enqueue_release`, which listens first and
 /// changes the word then.
@@ -9,7 +9,7 @@ fn release_against_take() {
     check(None, || {
         let bucket = fifo(1, 1);
         race(&bucket, |bucket| bucket.try_take().unwrap().forget(), |bucket| bucket.release().wait().unwrap());
-        settled(&bucket, 1, 1);
+        at_rest(&bucket, 1, 1);
     });
 }
 
@@ -24,7 +24,7 @@ fn two_releasers_and_room_for_both() {
             |bucket| bucket.release().wait().unwrap(),
             |bucket| bucket.try_take_many(2).unwrap().forget(),
         );
-        settled(&bucket, 2, 2);
+        at_rest(&bucket, 2, 2);
     });
 }
 
@@ -39,7 +39,7 @@ fn cancel_a_called_releaser() {
             |bucket| bucket.release().wait().unwrap(),
             |bucket| bucket.try_take_many(2).unwrap().forget(),
         );
-        settled(&bucket, 2, if cancelled { 1 } else { 2 });
+        at_rest(&bucket, 2, if cancelled { 1 } else { 2 });
     });
 }
 
@@ -58,7 +58,7 @@ fn release_polled_again_while_called() {
                 }
             },
         );
-        settled(&bucket, 1, 1);
+        at_rest(&bucket, 1, 1);
     });
 }
 
@@ -68,7 +68,7 @@ fn release_against_shrink() {
     check(None, || {
         let bucket = fifo(2, 2);
         race(&bucket, |bucket| bucket.set_capacity(1).unwrap(), |bucket| bucket.release().wait().unwrap());
-        settled(&bucket, 0, 1);
+        at_rest(&bucket, 0, 1);
     });
 }
 
@@ -78,7 +78,7 @@ fn release_for_a_taker() {
     check(None, || {
         let bucket = fifo(1, 0);
         race(&bucket, |bucket| bucket.release().wait().unwrap(), |bucket| bucket.take().wait().unwrap().forget());
-        settled(&bucket, 1, 1);
+        at_rest(&bucket, 1, 1);
     });
 }
 
@@ -90,7 +90,7 @@ fn grant_makes_room() {
         let first = queued(bucket.take_many_owned(2));
         race(&bucket, |bucket| bucket.release().wait().unwrap(), |bucket| bucket.release().wait().unwrap());
         first.wait().unwrap().forget();
-        settled(&bucket, 2, 2);
+        at_rest(&bucket, 2, 2);
     });
 }
 
@@ -114,6 +114,6 @@ fn release_refill_and_take() {
             |bucket| bucket.try_take().unwrap().forget(),
             |bucket| bucket.release().wait().unwrap(),
         );
-        settled(&bucket, 1 + refilled, 1 + refilled);
+        at_rest(&bucket, 1 + refilled, 1 + refilled);
     });
 }

@@ -2,7 +2,7 @@
 
 use std::task::Poll;
 
-use loom_tests::{check, fifo, poll, queued, race, race3, settled};
+use loom_tests::{at_rest, check, fifo, poll, queued, race, race3};
 
 /// Guards `State::set_capacity` and `State::give`: a shrink and a return are steps on one word, in any order.
 #[test]
@@ -26,7 +26,7 @@ fn shrink_release_and_take() {
                 drop(token);
             },
         );
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -43,7 +43,7 @@ fn shrink_to_nothing_and_grow() {
             },
             |bucket| drop(bucket.take().wait().unwrap()),
         );
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -69,7 +69,7 @@ fn shrink_below_the_head() {
         if let Some(first) = first {
             drop(first.wait().unwrap());
         }
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -84,7 +84,7 @@ fn shrink_with_tokens_below_the_head() {
         race(&bucket, |bucket| bucket.set_capacity(3).unwrap(), |bucket| drop(bucket.take().wait().unwrap()));
         drop(first);
         drop(token);
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -95,7 +95,7 @@ fn more_than_the_capacity_against_growth() {
     check(None, || {
         let bucket = fifo(2, 1);
         race(&bucket, |bucket| bucket.set_capacity(2).unwrap(), |bucket| drop(bucket.take_many(2).wait().unwrap()));
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -112,7 +112,7 @@ fn release_reaches_those_aside() {
         assert!(poll(&mut second).is_pending());
         assert!(poll(&mut first).is_ready());
         assert!(poll(&mut second).is_ready());
-        settled(&bucket, 0, 2);
+        at_rest(&bucket, 0, 2);
     });
 }
 
@@ -124,7 +124,7 @@ fn growth_for_two() {
         let first = queued(bucket.take_owned());
         race(&bucket, |bucket| bucket.set_capacity(2).unwrap(), |bucket| bucket.take().wait().unwrap().forget());
         first.wait().unwrap().forget();
-        settled(&bucket, 2, 0);
+        at_rest(&bucket, 2, 0);
     });
 }
 
@@ -140,7 +140,7 @@ fn two_takers_and_growth() {
             |_| first.wait().unwrap().forget(),
             |bucket| bucket.take().wait().unwrap().forget(),
         );
-        settled(&bucket, 2, 0);
+        at_rest(&bucket, 2, 0);
     });
 }
 
@@ -162,7 +162,7 @@ fn growth_against_shrink() {
         assert_eq!(bucket.capacity(), 0);
         bucket.set_capacity(1).unwrap();
         drop(first.wait().unwrap());
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -181,7 +181,7 @@ fn release_beyond_the_capacity_against_a_newcomer() {
         bucket.try_release_many(2).unwrap();
         second.wait().unwrap().forget();
         third.wait().unwrap().forget();
-        settled(&bucket, 4, 4);
+        at_rest(&bucket, 4, 4);
     });
 }
 
@@ -202,7 +202,7 @@ fn resizes_under_a_server() {
             },
         );
         drop(first.wait().unwrap());
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -239,7 +239,7 @@ fn growth_for_one_aside_against_a_newcomer() {
         );
         assert!(newcomer.is_none(), "it has passed one who could use the token");
         assert!(poll(&mut first).is_ready());
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -256,6 +256,6 @@ fn release_for_one_aside_against_a_newcomer() {
         );
         assert!(newcomer.is_none(), "it has passed one who could use the token");
         assert!(poll(&mut first).is_ready());
-        settled(&bucket, 0, 1);
+        at_rest(&bucket, 0, 1);
     });
 }

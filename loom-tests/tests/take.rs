@@ -1,7 +1,7 @@
 //! Takers, and tokens that come back.
 
 use loom_tests::atomic::{AtomicUsize, Ordering};
-use loom_tests::{Arc, block_on, check, fifo, poll, queued, race, race3, settled};
+use loom_tests::{Arc, at_rest, block_on, check, fifo, poll, queued, race, race3};
 use token_bucket::{Token, TokenBucket};
 
 type Wait = fn(&TokenBucket) -> Token<'_>;
@@ -30,7 +30,7 @@ fn two_takers(wait: Wait) {
     };
     race(&bucket, count.clone(), count);
     assert_eq!(counter.load(Ordering::Relaxed), 2);
-    settled(&bucket, 0, 0);
+    at_rest(&bucket, 0, 0);
 }
 
 /// Guards `Line::enqueue`, which listens first and changes the word then: the other way round, the last drop finds nobody.
@@ -53,7 +53,7 @@ fn drop_against_take() {
         let bucket = fifo(1, 1);
         let token = bucket.try_take_owned().unwrap();
         race(&bucket, |_| drop(token), |bucket| drop(bucket.take().wait().unwrap()));
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -68,7 +68,7 @@ fn newcomer_meets_server() {
         let token = bucket.try_take_owned().unwrap();
         drop(queued(bucket.take()));
         race(&bucket, |_| drop(token), |bucket| drop(bucket.take().wait().unwrap()));
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -81,7 +81,7 @@ fn polled_again_while_granted() {
         let token = bucket.try_take_owned().unwrap();
         let take = queued(bucket.take_owned());
         race(&bucket, |_| drop(token), |_| drop(take.wait().unwrap()));
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -99,7 +99,7 @@ fn two_servers_meet() {
         assert_eq!((bucket.available(), bucket.waiting()), (0, 0));
         assert!(poll(&mut first).is_ready());
         assert!(poll(&mut second).is_ready());
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -117,7 +117,7 @@ fn head_keeps_its_place() {
         assert!(poll(&mut second).is_pending());
         assert!(poll(&mut first).is_ready());
         assert!(poll(&mut second).is_ready());
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -138,7 +138,7 @@ fn two_grants_against_shrink() {
         drop((one, two));
         assert_eq!(bucket.waiting(), 0);
         drop(second);
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -153,7 +153,7 @@ fn three_grants_of_one_drop() {
         race(&bucket, |_| drop(tokens), |bucket| bucket.take().wait().unwrap().forget());
         first.wait().unwrap().forget();
         second.wait().unwrap().forget();
-        settled(&bucket, 3, 0);
+        at_rest(&bucket, 3, 0);
     });
 }
 
@@ -174,7 +174,7 @@ fn two_grants_of_one_drop() {
             |bucket| drop(bucket.take().wait().unwrap()),
         );
         drop(second.wait().unwrap());
-        settled(&bucket, 0, 0);
+        at_rest(&bucket, 0, 0);
     });
 }
 
@@ -193,7 +193,7 @@ fn grant_against_refill() {
                 drop(first.wait().unwrap());
             },
         );
-        settled(&bucket, 0, fitted);
+        at_rest(&bucket, 0, fitted);
     });
 }
 
@@ -205,6 +205,6 @@ fn tasks_and_threads_in_one_line() {
         let tokens = bucket.try_take_many_owned(2).unwrap();
         let first = queued(bucket.take_owned());
         race3(&bucket, |_| drop(tokens), |_| first.wait().unwrap().forget(), |bucket| block_on(bucket.take()).unwrap().forget());
-        settled(&bucket, 2, 0);
+        at_rest(&bucket, 2, 0);
     });
 }

@@ -1,5 +1,7 @@
 //! The policy, in one thread: what happened is listed, and random operations are compared with a plain model.
 
+#![allow(clippy::many_single_char_names, reason = "waiters are called a, b, c in their order of arrival")]
+
 extern crate std;
 
 use std::cell::Cell;
@@ -22,6 +24,7 @@ struct Waiter {
     min: u32,
     up_to: u32,
     standing: Cell<Standing>,
+    ticket: Cell<u64>,
     /// How often the queue has looked at a waiter.
     looks: Rc<Cell<usize>>,
 }
@@ -30,6 +33,10 @@ impl Waits for Rc<Waiter> {
     fn standing(&self) -> Standing {
         self.looks.set(self.looks.get() + 1);
         self.standing.get()
+    }
+
+    fn set_ticket(&self, ticket: u64) {
+        self.ticket.set(ticket);
     }
 }
 
@@ -91,7 +98,7 @@ impl Bucket {
     fn push(&mut self, kind: Kind, min: u32, up_to: u32) -> usize {
         let id = self.waiters.len();
         let (standing, looks) = (Cell::new(Standing::Waiting), Rc::clone(&self.looks));
-        let waiter = Rc::new(Waiter { id, kind, min, up_to, standing, looks });
+        let waiter = Rc::new(Waiter { id, kind, min, up_to, standing, ticket: Cell::new(0), looks });
         self.queue.push(kind, min, up_to, Rc::clone(&waiter));
         self.waiters.push(waiter);
         if kind == Kind::Take {
@@ -165,7 +172,7 @@ impl Bucket {
         }
         let was_bypassed = self.state.is_bypassed();
         let is_starving = self.queue.is_starving_after(was_bypassed.into());
-        assert!(self.model.fifo || is_starving == self.model.is_starving_after(was_bypassed.into()));
+        assert_eq!(is_starving, self.model.is_starving_after(was_bypassed.into()));
         self.state = self.state.owners_change(next, is_starving);
         if was_bypassed && !self.state.is_bypassed() {
             self.queue.count_loss();
@@ -187,7 +194,14 @@ impl Bucket {
                     assert!(head.lives());
                     events.push(self.grant(&head, count));
                 }
-                Next::Wake => events.push(wake(self.queue.next_to_wake().expect("a sleeping waiter"))),
+                Next::Wake => {
+                    events.push(wake(self.queue.next_to_wake().expect("a sleeping waiter")));
+                    if self.queue.claim() {
+                        // What the combiner relies on: there is nothing more to do.
+                        assert_eq!(self.queue.next(self.state), Next::Wait);
+                        break;
+                    }
+                }
                 Next::Wait => break,
             }
         }
@@ -223,13 +237,13 @@ impl Bucket {
             if waiter.kind == Kind::Take && self.queue.remove_head_if(|head| Rc::ptr_eq(head, &waiter)) {
                 self.served += 1;
             } else {
-                self.queue.rescan();
+                self.queue.unclaim(waiter.kind, waiter.ticket.get());
             }
             self.model.takers.retain(|taker| taker.id != id);
         } else {
             waiter.standing.set(Standing::Waiting);
             self.model.takers.iter_mut().filter(|taker| taker.id == id).for_each(|taker| taker.woken = false);
-            self.queue.rescan();
+            self.queue.unclaim(waiter.kind, waiter.ticket.get());
         }
         (tried.is_ok(), self.serve())
     }
@@ -239,7 +253,7 @@ impl Bucket {
         let was_woken = self.waiters[id].standing.replace(Standing::Gone) == Standing::Woken;
         self.model.takers.retain(|taker| taker.id != id);
         if was_woken {
-            self.queue.rescan();
+            self.queue.unclaim(self.waiters[id].kind, self.waiters[id].ticket.get());
         }
         if was_woken || self.waiters[id].kind != Kind::Take || self.state.needs_service(MAX) { self.serve() } else { Vec::new() }
     }
@@ -259,7 +273,8 @@ impl Bucket {
         let Line { entries, woken, claimed } = &self.queue.takers;
         assert!(entries.iter().is_sorted_by(|a, b| a.ticket < b.ticket), "arrival order: {:?}", self.line());
         assert!(entries.iter().is_sorted_by_key(|entry| entry.waiter.id), "arrival order: {:?}", self.line());
-        let claims = entries.iter().take(*woken).filter(|entry| entry.claims);
+        let claims = entries.iter().filter(|entry| entry.claims);
+        assert!(*woken <= entries.len());
         assert_eq!(*claimed, claims.map(|entry| i64::from(entry.min)).sum::<i64>());
         assert!(self.queue.deferred.iter().all(|(key, entry)| *key == (entry.min, entry.ticket)));
         let pushed = self.waiters.iter().filter(|waiter| waiter.kind == Kind::Take).count();
@@ -274,7 +289,10 @@ impl Bucket {
             "no request is deferred without need"
         );
         let line = &self.queue.takers;
-        assert!(line.entries.front().is_none_or(|head| head.waiter.lives() && i64::from(head.min) <= satisfiable));
+        assert!(line.entries.front().is_none_or(|head| head.waiter.lives()));
+        // Without a token, none behind it could be served.
+        let is_satisfiable = |head: &Entry<_>| i64::from(head.min) <= satisfiable;
+        assert!(self.state.available() <= 0 || line.entries.front().is_none_or(is_satisfiable));
         // Only what has been looked at can claim, and none of these sleeps.
         assert!(line.entries.iter().take(line.woken).all(|entry| entry.waiter.standing.get() != Standing::Waiting));
         assert!(line.entries.iter().take(line.woken).all(|entry| entry.claims == entry.waiter.lives()));
@@ -513,6 +531,18 @@ fn a_sleeping_waiter_behind_woken_ones_is_deferred_too() {
     assert_eq!(bucket.give(1), [Woken(b)]);
 }
 
+#[test]
+#[ignore = "known gap: the waiter behind is woken only when the head answers"]
+fn a_newcomer_that_makes_the_head_unsatisfiable_lets_the_next_proceed() {
+    let mut bucket = Bucket::barging(2, 2);
+    assert_eq!(bucket.queue(Kind::Take, 4, 4), []);
+    assert_eq!(bucket.queue(Kind::Take, 3, 3), []);
+    assert_eq!(bucket.give(3), [Woken(0)]);
+    // Three tokens are left, above the capacity: too few for the head, which may never run, and enough for the next.
+    assert!(bucket.bypass(2));
+    assert_eq!(bucket.waiters[1].standing.get(), Standing::Woken);
+}
+
 // Barging.
 
 /// The head of an empty bucket is bypassed, so many times: tokens for it come, it is woken if it sleeps, and a newcomer takes them.
@@ -615,6 +645,29 @@ fn only_the_head_loses() {
     lose(&mut bucket, 15);
     assert_eq!((bucket.line(), bucket.model.takers[0].losses), (vec![b], 15));
     assert!(!bucket.queue.is_starving_after(0) && bucket.queue.is_starving_after(1));
+}
+
+#[test]
+fn a_dead_entry_in_front_does_not_hide_a_starving_head() {
+    let mut bucket = Bucket::barging(0, 4);
+    let [a] = bucket.queue_all([8]);
+    assert_eq!((bucket.give(1), bucket.deferred()), (vec![], vec![a]));
+    assert!(bucket.bypass(1));
+    let [b] = bucket.queue_all([1]);
+    lose(&mut bucket, 15);
+    assert_eq!((bucket.set_capacity(8), bucket.line()), (vec![], vec![a, b]));
+    assert!(bucket.bypass(4));
+    assert_eq!((bucket.leave(a), bucket.line()), (vec![], vec![a, b]));
+    assert!(!bucket.queue.is_starving_after(0) && bucket.queue.is_starving_after(1));
+}
+
+#[test]
+fn a_dead_entry_in_front_loses_nothing() {
+    let mut bucket = Bucket::barging(0, 4);
+    let [a, b] = bucket.queue_all([1, 1]);
+    assert_eq!((bucket.leave(a), bucket.line()), (vec![], vec![a, b]));
+    bucket.queue.count_loss();
+    assert_eq!(bucket.queue.takers.entries.iter().map(|entry| (entry.waiter.id, entry.losses)).collect::<Vec<_>>(), [(b, 1)]);
 }
 
 #[test]
@@ -801,8 +854,8 @@ fn looks(bucket: &Bucket) -> usize {
 #[test]
 fn deferred_requests_that_a_resize_cannot_serve_are_not_looked_at() {
     let mut bucket = Bucket::fifo(0, 2);
-    (0..MANY).for_each(|_| bucket.queue.push(Kind::Take, 5, 5, Rc::clone(&bucket_waiter(&bucket))));
-    bucket.queue.push(Kind::Take, 4, 4, bucket_waiter(&bucket));
+    (0..MANY).for_each(|_| bucket.queue.push(Kind::Take, 5, 5, new_waiter(&bucket)));
+    bucket.queue.push(Kind::Take, 4, 4, new_waiter(&bucket));
     assert_eq!(bucket.queue.next(state(1, 2)), Next::Wait);
     assert!(looks(&bucket) <= 3 * MANY, "each is deferred once");
     for capacity in [1, 3, 0, 2] {
@@ -814,15 +867,17 @@ fn deferred_requests_that_a_resize_cannot_serve_are_not_looked_at() {
     assert!(looks(&bucket) <= 3, "only the one that is restored");
 }
 
-fn bucket_waiter(bucket: &Bucket) -> Rc<Waiter> {
+fn new_waiter(bucket: &Bucket) -> Rc<Waiter> {
     let (standing, looks) = (Cell::new(Standing::Waiting), Rc::clone(&bucket.looks));
-    Rc::new(Waiter { id: 0, kind: Kind::Take, min: 1, up_to: 1, standing, looks })
+    Rc::new(Waiter { id: 0, kind: Kind::Take, min: 1, up_to: 1, standing, ticket: Cell::new(0), looks })
 }
 
 /// Queues many takers of one token, and returns them.
 fn queue_many(bucket: &mut Bucket) -> Vec<Rc<Waiter>> {
-    let waiters: Vec<_> = (0..MANY).map(|_| bucket_waiter(bucket)).collect();
-    waiters.iter().for_each(|waiter| bucket.queue.push(Kind::Take, 1, 1, Rc::clone(waiter)));
+    let waiters: Vec<_> = (0..MANY).map(|_| new_waiter(bucket)).collect();
+    for waiter in &waiters {
+        bucket.queue.push(Kind::Take, 1, 1, Rc::clone(waiter));
+    }
     waiters
 }
 
@@ -870,7 +925,9 @@ fn waiters_that_leave_cost_a_few_looks_each() {
 #[test]
 fn dead_entries_in_front_are_looked_at_once() {
     let mut bucket = Bucket::fifo(0, 8);
-    queue_many(&mut bucket).iter().for_each(|waiter| waiter.standing.set(Standing::Gone));
+    for waiter in queue_many(&mut bucket) {
+        waiter.standing.set(Standing::Gone);
+    }
     assert_eq!(bucket.queue.next(state(1, 8)), Next::Wait);
     assert!(looks(&bucket) <= MANY + 1);
     assert_eq!((bucket.queue.takers(), bucket.queue.take_buried()), (0, Some((MANY, 0))));
@@ -888,7 +945,9 @@ fn memory_is_given_back() {
     }
     assert!(room(&bucket) <= 1000);
     queue_many(&mut bucket);
-    waiters.iter().for_each(|waiter| waiter.standing.set(Standing::Gone));
+    for waiter in &waiters {
+        waiter.standing.set(Standing::Gone);
+    }
     for kind in [Kind::Release, Kind::Idle, Kind::Settled] {
         for waiter in &waiters {
             bucket.queue.push(kind, 0, 0, Rc::clone(waiter));
@@ -955,12 +1014,14 @@ impl Bucket {
             }
             Operation::SetCapacity(capacity) => drop(self.set_capacity(capacity)),
             Operation::Poll(index) => {
-                let woken = self.pick(index, |standing| standing == Standing::Woken);
-                woken.into_iter().for_each(|id| drop(self.poll(id)));
+                if let Some(id) = self.pick(index, |standing| standing == Standing::Woken) {
+                    self.poll(id);
+                }
             }
             Operation::Leave(index) => {
-                let waiting = self.pick(index, |standing| standing != Standing::Gone);
-                waiting.into_iter().for_each(|id| drop(self.leave(id)));
+                if let Some(id) = self.pick(index, |standing| standing != Standing::Gone) {
+                    self.leave(id);
+                }
             }
             Operation::Compact => {
                 self.queue.compact();
@@ -978,7 +1039,9 @@ proptest! {
         fifo in any::<bool>(), capacity in 0..=MAX, operations in prop::collection::vec(operation(), 1..80),
     ) {
         let mut bucket = Bucket::new(fifo, 0, capacity);
-        operations.into_iter().for_each(|operation| bucket.apply(operation));
+        for operation in operations {
+            bucket.apply(operation);
+        }
         // With enough of everything, and answers from all, no waiter is left.
         bucket.set_capacity(MAX);
         while let Some(id) = bucket.waiters.iter().find(|waiter| waiter.lives()).map(|waiter| waiter.id) {

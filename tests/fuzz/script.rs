@@ -24,7 +24,7 @@ fn count(u: &mut Unstructured<'_>) -> Result<usize> {
 }
 
 fn op(u: &mut Unstructured<'_>) -> Result<Op> {
-    Ok(match u8::arbitrary(u)? % 23 {
+    Ok(match u8::arbitrary(u)? % 30 {
         0 | 1 => Op::Take { n: count(u)?, owned: bool::arbitrary(u)? },
         2 => Op::Release,
         3..=5 => Op::Poll(index(u)?),
@@ -32,7 +32,7 @@ fn op(u: &mut Unstructured<'_>) -> Result<Op> {
         7 => Op::PollWoken,
         8 => Op::Cancel(index(u)?),
         9 => Op::TryTake { n: count(u)?, owned: bool::arbitrary(u)? },
-        10 => Op::TryTakeUpTo(count(u)?),
+        10 => Op::TryTakeUpTo { n: count(u)?, owned: bool::arbitrary(u)? },
         11 | 12 => Op::Return(index(u)?),
         13 => Op::Forget(index(u)?),
         14 => Op::Split { from: index(u)?, n: count(u)? },
@@ -43,6 +43,13 @@ fn op(u: &mut Unstructured<'_>) -> Result<Op> {
         19 => Op::Idle,
         20 => Op::SetRate { tokens: index(u)?, per: index(u)? },
         21 => Op::Tick(i8::arbitrary(u)?),
+        22 => Op::Settled,
+        23 => Op::TakeUpTo { n: count(u)?, owned: bool::arbitrary(u)? },
+        24 => Op::GiveBack(index(u)?),
+        25 => Op::Retire(index(u)?),
+        26 => Op::GrowBy(count(u)?),
+        27 => Op::ShrinkBy(count(u)?),
+        28 => Op::GrowAndTake { n: count(u)?, owned: bool::arbitrary(u)? },
         // Seldom, as little can be done after it.
         _ if u8::arbitrary(u)? < 16 => Op::Close,
         _ => Op::SetCapacity(index(u)?),

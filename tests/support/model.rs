@@ -1,9 +1,8 @@
 //! A plain sequential model of a bucket, and scripts of calls that are run on both. Random scripts are made by `model.rs`,
 //! and by a fuzzer in `fuzz/`.
 //!
-//! The model of a Fifo bucket is two numbers and a `Vec` of those who wait, in the order in which they were first polled.
-//! A Barging bucket may choose whom it lets on, so there the model follows what the bucket does, and checks that it may
-//! do that, that nobody is forgotten, and that who was called or passed over in vain for 16 times is served first.
+//! The model is two numbers and a `Vec` of waiters, in the order in which they were first polled. One thread makes all calls, so the model
+//! predicts each answer and each wake-up, and so it predicts which newcomer is shut out of a Barging bucket.
 #![allow(unreachable_pub, reason = "it is a module of a test")]
 
 use std::fmt::Write as _;
@@ -14,8 +13,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use token_bucket::{
-    Fairness, Idle, OwnedToken, Refill, Release, ReleaseError, SetCapacityError, Take, TakeError, TakeOwned, Token, TokenBucket,
-    TryReleaseError, TryTakeError,
+    Fairness, OwnedToken, Refill, Release, ReleaseError, Returned, SetCapacityError, Snapshot, Take, TakeError, TakeOwned, Token,
+    TokenBucket, TryReleaseError, TryTakeError, Watch,
 };
 
 /// One line of a script. What it is done to is chosen by an index, modulo the number of things that there are.
@@ -25,8 +24,13 @@ pub enum Op {
         n: usize,
         owned: bool,
     },
+    TakeUpTo {
+        n: usize,
+        owned: bool,
+    },
     Release,
     Idle,
+    Settled,
     Poll(usize),
     /// As `Poll`, with another waker, as if the task had moved.
     PollElsewhere(usize),
@@ -37,8 +41,13 @@ pub enum Op {
         n: usize,
         owned: bool,
     },
-    TryTakeUpTo(usize),
+    TryTakeUpTo {
+        n: usize,
+        owned: bool,
+    },
     Return(usize),
+    GiveBack(usize),
+    Retire(usize),
     Forget(usize),
     Split {
         from: usize,
@@ -51,6 +60,14 @@ pub enum Op {
     TryRelease(usize),
     Refill(usize),
     SetCapacity(usize),
+    /// To so many more; beyond what a `usize` holds, to `usize::MAX`.
+    GrowBy(usize),
+    /// To so many less, or to 0.
+    ShrinkBy(usize),
+    GrowAndTake {
+        n: usize,
+        owned: bool,
+    },
     /// Of so many tokens in so many nanoseconds.
     SetRate {
         tokens: usize,
@@ -82,28 +99,34 @@ enum Kind<'a> {
     Take(Take<'a>),
     Owned(TakeOwned),
     Release(Release<'a>),
-    Idle(Idle<'a>),
+    Watch(Watch<'a>),
 }
 
 struct Pending<'a> {
     name: Name,
-    n: usize,
+    min: usize,
+    up_to: usize,
     kind: Kind<'a>,
+    /// Whether it waits for an idle bucket, and not for a settled one.
+    for_idle: bool,
     generation: usize,
     polled: bool,
+    /// Since it was last polled.
     woken: bool,
-    /// In a Barging bucket: how often it was called or passed over in vain, at the least and at the most.
-    strikes: usize,
-    chances: usize,
 }
 
 impl<'a> Pending<'a> {
+    fn new(name: Name, min: usize, up_to: usize, kind: Kind<'a>) -> Self {
+        Self { name, min, up_to, kind, for_idle: false, generation: 0, polled: false, woken: false }
+    }
+
     fn waits_for_room(&self) -> bool {
         self.polled && matches!(self.kind, Kind::Release(_))
     }
 
-    fn new(name: Name, n: usize, kind: Kind<'a>) -> Self {
-        Self { name, n, kind, generation: 0, polled: false, woken: false, strikes: 0, chances: 0 }
+    fn watches(&self, model: &Model) -> bool {
+        let holds = if self.for_idle { model.is_idle() } else { model.available >= 0 };
+        self.polled && matches!(self.kind, Kind::Watch(_)) && holds
     }
 }
 
@@ -119,19 +142,57 @@ impl Guard<'_> {
             Self::Owned(token) => token.count(),
         }
     }
+
+    fn forget(self) {
+        match self {
+            Self::Borrowed(token) => token.forget(),
+            Self::Owned(token) => token.forget(),
+        }
+    }
+
+    fn retire(self) {
+        match self {
+            Self::Borrowed(token) => token.retire(),
+            Self::Owned(token) => token.retire(),
+        }
+    }
+
+    fn give_back(self) -> Returned {
+        match self {
+            Self::Borrowed(token) => token.give_back(),
+            Self::Owned(token) => token.give_back(),
+        }
+    }
 }
 
 /// What a bucket is to be.
 struct Model {
+    fifo: bool,
     max: i64,
     capacity: i64,
     available: i64,
     closed: bool,
-    /// Who waits for how many tokens, in the order in which they were first polled.
-    line: Vec<(Name, i64)>,
-    /// Who has been given tokens and does not know it yet.
-    granted: Vec<Name>,
+    /// The waiters for tokens, in the order in which they were first polled.
+    queue: Vec<Waiter>,
+    /// Waiters that have been given this many tokens and do not know it yet.
+    granted: Vec<(Name, i64)>,
+    /// In a Barging bucket: whether a newcomer took tokens ahead of the queue since the last return. `None` if it did so when
+    /// no waiter was queued, but one had left just before.
+    bypassed: Option<bool>,
+    /// Whether the queue may hold an entry, or the word a flag, of a waiter that has left.
+    left: bool,
     clock: Clock,
+}
+
+struct Waiter {
+    name: Name,
+    min: i64,
+    up_to: i64,
+    losses: usize,
+    /// It was woken to try for itself, and has not answered.
+    woken: bool,
+    /// It is skipped, as the capacity does not allow it.
+    deferred: bool,
 }
 
 /// What is due at a rate. It is worked out anew each time, from when the rate was set.
@@ -154,71 +215,138 @@ impl Model {
         (self.capacity, self.available.max(0), (self.capacity - self.available).max(0), (-self.available).max(0), self.closed)
     }
 
-    fn reaches(&self, n: i64) -> bool {
+    fn is_satisfiable(&self, n: i64) -> bool {
         n <= self.capacity.max(self.available)
     }
 
-    /// The first one in the line who can be served without growth.
-    fn first(&self) -> Option<(Name, i64)> {
-        self.line.iter().copied().find(|&(_, n)| self.reaches(n))
+    fn head(&mut self) -> Option<&mut Waiter> {
+        self.queue.iter_mut().find(|waiter| !waiter.deferred)
     }
 
-    /// Whether no token is out.
-    fn is_whole(&self) -> bool {
+    fn is_due(&self, waiter: &Waiter) -> bool {
+        self.fifo || waiter.losses >= LOSSES
+    }
+
+    /// Whether newcomers are shut out.
+    fn is_shut(&self) -> bool {
+        self.queue.iter().find(|waiter| !waiter.deferred).is_some_and(|head| self.is_due(head))
+    }
+
+    fn is_idle(&self) -> bool {
         self.available >= self.capacity
     }
 
-    /// Whether `n` tokens could be had at once, by somebody who may go past those who wait.
-    fn has(&self, n: i64) -> bool {
-        n == 0 || self.available >= n
+    /// Whether a newcomer gets `n` tokens at once.
+    fn admits(&self, n: i64) -> bool {
+        n == 0 || (self.available >= n && !self.is_shut())
     }
 
-    fn give(&mut self, n: i64) -> i64 {
-        let fitted = n.min(self.max - self.available);
-        self.available += fitted;
-        fitted
-    }
-
-    /// As `give`, up to the capacity.
-    fn top_up(&mut self, n: i64) -> i64 {
-        let fitted = n.min(self.capacity - self.available).max(0);
-        self.available += fitted;
-        fitted
-    }
-
-    fn set_capacity(&mut self, capacity: i64) {
-        self.available = (self.available + capacity - self.capacity).min(self.max);
-        self.capacity = capacity;
-    }
-
-    fn grant(&mut self, name: Name) -> Result<(), String> {
-        let at = self.line.iter().position(|&(waiter, _)| waiter == name).ok_or(format!("f{name} is served, but does not wait"))?;
-        let (_, n) = self.line.remove(at);
-        if n > self.available {
-            return Err(format!("f{name} is served {n} tokens where {} are left", self.available));
-        }
+    /// A newcomer, who is admitted, takes `n`.
+    fn take(&mut self, n: i64) {
         self.available -= n;
-        self.granted.push(name);
+        if n > 0 && self.queue.iter().any(|waiter| !waiter.deferred) {
+            self.bypassed = Some(true);
+        } else if n > 0 && self.left && self.bypassed == Some(false) {
+            self.bypassed = None;
+        }
+    }
+
+    /// The available tokens or the capacity have changed to these, and the queue is served; it returns whom that wakes.
+    ///
+    /// # Errors
+    ///
+    /// If the loss of a waiter may have been counted or not.
+    fn change(&mut self, available: i64, capacity: i64, others: bool) -> Result<Vec<Name>, Cut> {
+        let gained = available > self.available || capacity > self.capacity;
+        let resized = capacity != self.capacity;
+        if !self.fifo && gained && !self.closed {
+            self.count_loss(available, others)?;
+        }
+        (self.available, self.capacity) = (available, capacity);
+        // Otherwise no token is there, or none has come.
+        Ok(if (gained || resized) && available > 0 { self.serve() } else { Vec::new() })
+    }
+
+    fn count_loss(&mut self, available: i64, others: bool) -> Result<(), Cut> {
+        let may_be_deferred = self.queue.iter().find(|waiter| !waiter.deferred).is_some_and(|head| !self.is_satisfiable(head.min));
+        if self.bypassed == Some(false) || self.queue.iter().all(|waiter| waiter.deferred) {
+            return Ok(());
+        }
+        // Where no token is there, the queue was or is looked at for the sake of others only.
+        if self.bypassed.is_none() || may_be_deferred || (available <= 0 && others) {
+            return Err(Cut);
+        }
+        if available > 0 {
+            self.bypassed = Some(false);
+            if let Some(head) = self.head() {
+                head.losses += 1;
+            }
+        }
         Ok(())
     }
 
-    /// Serves the line, first come, first served, and tells whom.
+    fn give(&mut self, n: i64, others: bool) -> Result<(i64, Vec<Name>), Cut> {
+        let fitted = n.min(self.max - self.available);
+        Ok((fitted, self.change(self.available + fitted, self.capacity, others)?))
+    }
+
+    /// Gives the waiter its tokens.
+    fn grant(&mut self, name: Name) {
+        let at = self.queue.iter().position(|waiter| waiter.name == name).expect("it waits");
+        let waiter = self.queue.remove(at);
+        let count = waiter.up_to.min(self.available);
+        self.available -= count;
+        self.granted.push((name, count));
+    }
+
+    /// Grants or wakes in order, and tells whom. (A waiter that was woken before is granted its tokens without being woken again.)
     fn serve(&mut self) -> Vec<Name> {
-        let mut served = Vec::new();
-        while let Some((name, n)) = self.first() {
-            if self.closed || n > self.available {
-                break;
-            }
-            self.grant(name).expect("it fits");
-            served.push(name);
+        let mut told = Vec::new();
+        if self.closed {
+            return told;
         }
-        served
+        let satisfiable = self.capacity.max(self.available);
+        self.queue.iter_mut().for_each(|waiter| waiter.deferred &= waiter.min > satisfiable);
+        loop {
+            let available = self.available;
+            let satisfiable = self.capacity.max(available);
+            let Some(at) = self.queue.iter().position(|waiter| !waiter.deferred) else { break };
+            let (name, min) = (self.queue[at].name, self.queue[at].min);
+            let is_due = self.is_due(&self.queue[at]);
+            if is_due && min <= available {
+                if !self.queue[at].woken {
+                    told.push(name);
+                }
+                self.grant(name);
+            } else if min > satisfiable {
+                self.queue[at].deferred = true;
+            } else if is_due {
+                break;
+            } else {
+                let woken = |waiter: &&Waiter| waiter.woken && !waiter.deferred;
+                let Some(at) = self.queue.iter().position(|waiter| !waiter.woken && !waiter.deferred) else { break };
+                let claimed: i64 = self.queue[..at].iter().filter(woken).map(|waiter| waiter.min).sum();
+                let next = &mut self.queue[at];
+                if next.min <= available - claimed {
+                    next.woken = true;
+                    told.push(next.name);
+                } else if next.min <= satisfiable {
+                    break;
+                } else {
+                    next.deferred = true;
+                }
+            }
+        }
+        if self.queue.iter().all(|waiter| waiter.deferred) {
+            (self.bypassed, self.left) = (Some(false), false);
+        }
+        told
     }
 
     /// The future is gone, or done.
     fn leave(&mut self, name: Name) {
-        self.line.retain(|&(waiter, _)| waiter != name);
-        self.granted.retain(|&waiter| waiter != name);
+        self.queue.retain(|waiter| waiter.name != name);
+        self.granted.retain(|&(waiter, _)| waiter != name);
     }
 }
 
@@ -275,10 +403,30 @@ impl Clock {
     }
 }
 
-/// How often a waiter of a Barging bucket is called or passed over in vain before it is served first.
-const STRIKES: usize = 16;
-/// After how many returns of tokens the next one is called if one who was called does not run.
-const PATIENCE: usize = 256;
+/// After how many losses newcomers are shut out of a Barging bucket.
+const LOSSES: usize = 16;
+
+/// The script comes to a place where the bucket may do this or that, and ends there.
+struct Cut;
+
+enum Stop {
+    Cut,
+    Wrong(String),
+}
+
+impl From<Cut> for Stop {
+    fn from(_: Cut) -> Self {
+        Self::Cut
+    }
+}
+
+impl From<String> for Stop {
+    fn from(wrong: String) -> Self {
+        Self::Wrong(wrong)
+    }
+}
+
+type Checked = Result<(), Stop>;
 
 struct Run<'a> {
     bucket: &'a Arc<TokenBucket>,
@@ -289,16 +437,12 @@ struct Run<'a> {
     log: Log,
     script: String,
     names: Name,
-    /// What was available after the step before.
-    available: i64,
-    /// Whether the line may be served in this step.
-    serves: bool,
-    /// How many such steps there were since somebody was called.
-    passed: usize,
-    /// How many can be on their way in a Barging bucket: each one who calls another when it has run.
-    most: usize,
-    /// Whether anybody has ever wanted more than the capacity.
-    aside: bool,
+    /// Releasers in the order in which they were first polled.
+    releasers: Vec<Name>,
+    /// Takers that the model wakes in this step.
+    told: Vec<Name>,
+    /// Whether anything but tokens has ever been waited for, or more than the capacity.
+    others: bool,
 }
 
 fn int(n: usize) -> i64 {
@@ -362,12 +506,15 @@ impl<'a> Run<'a> {
         let (max, capacity) = (bucket.max_capacity(), bucket.capacity());
         write!(script, "let bucket = TokenBucket::new({max}, {capacity}), {:?}", bucket.fairness()).unwrap();
         let model = Model {
+            fifo: bucket.fairness() == Fairness::Fifo,
             max: int(max),
             capacity: int(capacity),
             available: int(capacity),
             closed: false,
-            line: Vec::new(),
+            queue: Vec::new(),
             granted: Vec::new(),
+            bypassed: Some(false),
+            left: false,
             clock: Clock::new(1, 2),
         };
         Self {
@@ -379,16 +526,10 @@ impl<'a> Run<'a> {
             log: Log::default(),
             script,
             names: 0,
-            available: int(capacity),
-            serves: false,
-            passed: 0,
-            most: 1,
-            aside: false,
+            releasers: Vec::new(),
+            told: Vec::new(),
+            others: false,
         }
-    }
-
-    fn is_fifo(&self) -> bool {
-        self.bucket.fairness() == Fairness::Fifo
     }
 
     fn name(&mut self) -> Name {
@@ -410,92 +551,71 @@ impl<'a> Run<'a> {
         self.guards.push((name, guard));
     }
 
-    /// Whether somebody who just came gets `n` at once. `None` if a Barging bucket may decide.
-    fn may_take(&self, n: i64) -> Option<bool> {
-        if n == 0 || !self.model.has(n) {
-            Some(n == 0)
-        } else if self.is_fifo() {
-            Some(self.model.first().is_none())
-        } else if self.is_starved() {
-            Some(false)
-        } else if self.all_are_young() {
-            Some(true)
-        } else {
-            None
-        }
-    }
-
-    fn future(&self, name: Name) -> &Pending<'a> {
-        self.futures.iter().find(|future| future.name == name).expect("who waits has a future")
-    }
-
-    fn future_mut(&mut self, name: Name) -> &mut Pending<'a> {
-        self.futures.iter_mut().find(|future| future.name == name).expect("who waits has a future")
-    }
-
-    fn is_young(&self, name: Name) -> bool {
-        self.future(name).chances < STRIKES
-    }
-
-    /// Whether nobody who waits can have lost so often that it is served first.
-    fn all_are_young(&self) -> bool {
-        self.model.line.iter().all(|&(name, _)| self.is_young(name))
-    }
-
-    /// How many have been called, and have not run since.
-    fn on_their_way(&self) -> usize {
-        self.model.line.iter().filter(|&&(name, _)| self.future(name).woken).count()
-    }
-
-    /// Whether the first one in a Barging line has surely lost so often that it is served before anyone else.
-    fn is_starved(&self) -> bool {
-        self.on_their_way() == 0 && self.model.first().is_some_and(|(name, _)| self.future(name).strikes >= STRIKES)
-    }
-
-    fn expected_take(&self, n: i64, found: &'static str) -> &'static str {
-        if n > self.model.max {
+    fn expected_take(&self, min: i64) -> &'static str {
+        if min > self.model.max && min > 0 {
             "exceeds"
         } else if self.model.closed {
             "closed"
+        } else if self.model.admits(min) {
+            "done"
         } else {
-            match self.may_take(n) {
-                Some(true) => "done",
-                Some(false) => "empty",
-                None => found,
-            }
+            "empty"
         }
+    }
+
+    /// Tokens come back.
+    fn give(&mut self, n: i64) -> Result<i64, Cut> {
+        let (fitted, told) = self.model.give(n, self.others)?;
+        self.told.extend(told);
+        Ok(fitted)
+    }
+
+    fn resize(&mut self, available: i64, capacity: i64) -> Result<(), Cut> {
+        let told = self.model.change(available, capacity, self.others)?;
+        self.told.extend(told);
+        Ok(())
+    }
+
+    /// A newcomer takes up to `up_to`, and tells how many.
+    fn take(&mut self, up_to: i64) -> i64 {
+        let count = up_to.min(self.model.available.max(0));
+        self.model.take(count);
+        count
+    }
+
+    fn remove_guard(&mut self, at: usize) -> Option<(Name, Guard<'a>)> {
+        if self.guards.is_empty() { None } else { Some(self.guards.swap_remove(at % self.guards.len())) }
     }
 
     /// Runs one line. The error says where the bucket and the model differ.
     #[allow(clippy::too_many_lines, reason = "a list of what can be done")]
-    fn step(&mut self, op: Op) -> Result<(), String> {
+    fn step(&mut self, op: Op) -> Checked {
         let bucket = self.bucket;
-        self.serves = match op {
-            Op::Take { .. } | Op::Release | Op::Idle | Op::Forget(_) | Op::Split { .. } | Op::Merge { .. } | Op::SetRate { .. } => {
-                false
-            }
-            // They make room.
-            Op::TryTake { .. } | Op::TryTakeUpTo(_) => self.futures.iter().any(Pending::waits_for_room),
-            _ => true,
-        };
         match op {
             Op::Take { n, owned } => {
                 let name = self.name();
                 let kind = if owned { Kind::Owned(bucket.take_many_owned(n)) } else { Kind::Take(bucket.take_many(n)) };
                 self.say(format_args!("f{name} = take_many{}({n})", if owned { "_owned" } else { "" }));
-                self.futures.push(Pending::new(name, n, kind));
+                self.futures.push(Pending::new(name, n, n, kind));
+            }
+            Op::TakeUpTo { n, owned } => {
+                let name = self.name();
+                let kind = if owned { Kind::Owned(bucket.take_up_to_owned(n)) } else { Kind::Take(bucket.take_up_to(n)) };
+                self.say(format_args!("f{name} = take_up_to{}({n})", if owned { "_owned" } else { "" }));
+                self.futures.push(Pending::new(name, n.min(1), n, kind));
             }
             Op::Release => {
                 let name = self.name();
                 self.say(format_args!("f{name} = release()"));
                 let kind = Kind::Release(bucket.release());
-                self.futures.push(Pending::new(name, 1, kind));
+                self.futures.push(Pending::new(name, 1, 1, kind));
             }
-            Op::Idle => {
+            Op::Idle | Op::Settled => {
                 let name = self.name();
-                self.say(format_args!("f{name} = idle()"));
-                let kind = Kind::Idle(bucket.idle());
-                self.futures.push(Pending::new(name, 0, kind));
+                let for_idle = matches!(op, Op::Idle);
+                self.say(format_args!("f{name} = {}()", if for_idle { "idle" } else { "settled" }));
+                let kind = Kind::Watch(if for_idle { bucket.idle() } else { bucket.settled() });
+                self.futures.push(Pending { for_idle, ..Pending::new(name, 0, 0, kind) });
             }
             Op::Poll(at) | Op::PollElsewhere(at) => {
                 if !self.futures.is_empty() {
@@ -514,13 +634,10 @@ impl<'a> Run<'a> {
             }
             Op::Cancel(at) => {
                 if !self.futures.is_empty() {
-                    let Pending { name, n, kind, .. } = self.futures.swap_remove(at % self.futures.len());
+                    let Pending { name, kind, .. } = self.futures.swap_remove(at % self.futures.len());
                     self.say(format_args!("drop(f{name})"));
                     drop(kind);
-                    if self.model.granted.contains(&name) {
-                        self.model.give(int(n));
-                    }
-                    self.model.leave(name);
+                    self.cancel(name)?;
                 }
             }
             Op::TryTake { n, owned } => {
@@ -530,41 +647,57 @@ impl<'a> Run<'a> {
                 } else {
                     bucket.try_take_many(n).map(Guard::Borrowed)
                 };
-                let found = told(&result, try_take_error);
-                same("result", self.expected_take(int(n), found), found)?;
+                same("result", self.expected_take(int(n)), told(&result, try_take_error))?;
                 if let Ok(guard) = result {
                     same("count", n, guard.count())?;
-                    self.model.available -= int(n);
+                    self.model.take(int(n));
                     self.keep(guard);
                 }
             }
-            Op::TryTakeUpTo(n) => {
-                self.say(format_args!("try_take_up_to({n})"));
-                let result = bucket.try_take_up_to(n).map(Guard::Borrowed);
-                let found = told(&result, try_take_error);
-                same("result", self.expected_take(int(n).min(1), found), found)?;
+            Op::TryTakeUpTo { n, owned } => {
+                self.say(format_args!("try_take_up_to{}({n})", if owned { "_owned" } else { "" }));
+                let result = if owned {
+                    bucket.try_take_up_to_owned(n).map(Guard::Owned)
+                } else {
+                    bucket.try_take_up_to(n).map(Guard::Borrowed)
+                };
+                same("result", self.expected_take(int(n).min(1)), told(&result, try_take_error))?;
                 if let Ok(guard) = result {
-                    same("count", int(n).min(self.model.available.max(0)), int(guard.count()))?;
-                    self.model.available -= int(guard.count());
+                    same("count", self.take(int(n)), int(guard.count()))?;
                     self.keep(guard);
                 }
             }
             Op::Return(at) => {
-                if !self.guards.is_empty() {
-                    let (name, guard) = self.guards.swap_remove(at % self.guards.len());
+                if let Some((name, guard)) = self.remove_guard(at) {
                     self.say(format_args!("drop(g{name})"));
-                    self.model.give(int(guard.count()));
+                    let n = int(guard.count());
                     drop(guard);
+                    self.give(n)?;
+                }
+            }
+            Op::GiveBack(at) => {
+                if let Some((name, guard)) = self.remove_guard(at) {
+                    self.say(format_args!("g{name}.give_back()"));
+                    let n = int(guard.count());
+                    let found = guard.give_back();
+                    let retired = n.min(self.model.numbers().3);
+                    let restored = self.give(n)? - retired;
+                    same("restored and retired", (restored, retired), (int(found.restored), int(found.retired)))?;
+                }
+            }
+            Op::Retire(at) => {
+                if let Some((name, guard)) = self.remove_guard(at) {
+                    self.say(format_args!("g{name}.retire()"));
+                    let n = int(guard.count());
+                    guard.retire();
+                    let paid = n.min(self.model.numbers().3);
+                    self.resize(self.model.available + paid, (self.model.capacity - (n - paid)).max(0))?;
                 }
             }
             Op::Forget(at) => {
-                if !self.guards.is_empty() {
-                    let (name, guard) = self.guards.swap_remove(at % self.guards.len());
+                if let Some((name, guard)) = self.remove_guard(at) {
                     self.say(format_args!("g{name}.forget()"));
-                    match guard {
-                        Guard::Borrowed(token) => token.forget(),
-                        Guard::Owned(token) => token.forget(),
-                    }
+                    guard.forget();
                 }
             }
             Op::Split { from, n } => {
@@ -589,6 +722,7 @@ impl<'a> Run<'a> {
             Op::Merge { from, into } => self.merge(from, into)?,
             Op::TryRelease(n) => {
                 self.say(format_args!("try_release_many({n})"));
+                let found = told(&bucket.try_release_many(n), try_release_error);
                 let expected = if int(n) > self.model.max {
                     "exceeds"
                 } else if self.model.closed {
@@ -596,31 +730,50 @@ impl<'a> Run<'a> {
                 } else if int(n) > self.model.max - self.model.available {
                     "full"
                 } else {
-                    self.model.give(int(n));
+                    self.give(int(n))?;
                     "done"
                 };
-                same("result", expected, told(&bucket.try_release_many(n), try_release_error))?;
+                same("result", expected, found)?;
             }
             Op::Refill(n) => {
                 self.say(format_args!("refill({n})"));
-                let fitted = self.model.give(int(n));
-                same("fitted", size(fitted), bucket.refill(n))?;
+                let found = bucket.refill(n);
+                same("fitted", size(self.give(int(n))?), found)?;
             }
             Op::SetCapacity(n) => {
                 self.say(format_args!("set_capacity({n})"));
-                let expected = if int(n) > self.model.max {
-                    "exceeds"
-                } else if self.model.closed {
-                    "closed"
+                self.check_resize(n, true, bucket.set_capacity(n))?;
+            }
+            Op::GrowBy(n) => {
+                self.say(format_args!("update_capacity(|capacity| capacity + {n})"));
+                let to = bucket.capacity().saturating_add(n);
+                self.check_resize(to, false, bucket.update_capacity(|capacity| capacity.saturating_add(n)))?;
+            }
+            Op::ShrinkBy(n) => {
+                self.say(format_args!("update_capacity(|capacity| capacity - {n})"));
+                let to = bucket.capacity().saturating_sub(n);
+                self.check_resize(to, false, bucket.update_capacity(|capacity| capacity.saturating_sub(n)))?;
+            }
+            Op::GrowAndTake { n, owned } => {
+                self.say(format_args!("grow_and_take{}({n})", if owned { "_owned" } else { "" }));
+                let result = if owned {
+                    bucket.grow_and_take_owned(n).map(Guard::Owned)
                 } else {
-                    self.model.set_capacity(int(n));
+                    bucket.grow_and_take(n).map(Guard::Borrowed)
+                };
+                let found = told(&result, set_capacity_error);
+                let expected = if self.model.closed {
+                    "closed"
+                } else if int(n) > self.model.max - self.model.capacity - self.model.numbers().3 {
+                    "exceeds"
+                } else {
+                    self.resize(self.model.available, self.model.capacity + int(n))?;
                     "done"
                 };
-                let result = bucket.set_capacity(n);
-                same("result", expected, told(&result, set_capacity_error))?;
-                if let Ok(now) = result {
-                    let found = (int(now.capacity), int(now.available), int(now.outstanding), int(now.deficit), now.closed);
-                    same("returned snapshot", self.model.numbers(), found)?;
+                same("result", expected, found)?;
+                if let Ok(guard) = result {
+                    same("count", n, guard.count())?;
+                    self.keep(guard);
                 }
             }
             Op::SetRate { tokens, per } => {
@@ -637,8 +790,9 @@ impl<'a> Run<'a> {
                 let now = self.model.clock.now;
                 self.say(format_args!("tick({now})"));
                 let due = self.model.clock.tick();
-                let added = self.model.top_up(due.try_into().unwrap());
                 let tick = self.refill.tick(bucket, Duration::from_nanos(now));
+                let room = (self.model.capacity - self.model.available).max(0);
+                let added = self.give(room.min(due.try_into().unwrap()))?;
                 let expected = (added, i64::try_from(due).unwrap() - added, self.model.clock.next().map(Duration::from_nanos));
                 same("added, lost and next", expected, (int(tick.added), int(tick.lost), tick.next))?;
             }
@@ -647,9 +801,49 @@ impl<'a> Run<'a> {
                 let expected = !self.model.closed;
                 self.model.closed = true;
                 same("result", expected, bucket.close())?;
+                // All at once, in no order that matters. A waiter that had been woken is not woken again.
+                self.told = self.model.queue.drain(..).filter(|waiter| !waiter.woken).map(|waiter| waiter.name).collect();
             }
         }
-        self.compare()
+        Ok(self.compare()?)
+    }
+
+    fn check_resize(&mut self, n: usize, range_first: bool, result: Result<Snapshot, SetCapacityError>) -> Checked {
+        let found = told(&result, set_capacity_error);
+        let exceeds = int(n) > self.model.max;
+        let expected = if exceeds && (range_first || !self.model.closed) {
+            "exceeds"
+        } else if self.model.closed {
+            "closed"
+        } else {
+            let moved = (self.model.available + int(n) - self.model.capacity).min(self.model.max);
+            self.resize(moved, int(n))?;
+            // As it was right after the change, before the queue was served.
+            if let Ok(now) = result {
+                let found = (now.capacity, now.available, now.deficit, now.outstanding);
+                let expected = (int(n), moved.max(0), (-moved).max(0), (int(n) - moved).max(0));
+                same("returned snapshot", expected, (int(found.0), int(found.1), int(found.2), int(found.3)))?;
+            }
+            "done"
+        };
+        Ok(same("result", expected, found)?)
+    }
+
+    /// The future has been dropped.
+    fn cancel(&mut self, name: Name) -> Checked {
+        if let Some(&(_, count)) = self.model.granted.iter().find(|(waiter, _)| *waiter == name) {
+            self.model.leave(name);
+            self.give(count)?;
+        } else if let Some(waiter) = self.model.queue.iter().find(|waiter| waiter.name == name) {
+            let was_woken = waiter.woken;
+            self.model.leave(name);
+            self.model.left = true;
+            if was_woken || self.model.available > 0 {
+                let told = self.model.serve();
+                self.told.extend(told);
+            }
+        }
+        Ok(())
     }
 
     fn merge(&mut self, from: usize, into: usize) -> Result<(), String> {
@@ -674,9 +868,9 @@ impl<'a> Run<'a> {
         same("merged", sum, self.guards[at].1.count())
     }
 
-    fn poll(&mut self, at: usize) -> Result<(), String> {
+    fn poll(&mut self, at: usize) -> Checked {
         let future = &mut self.futures[at];
-        let Pending { name, n, generation, polled, woken, .. } = *future;
+        let Pending { name, min, up_to, generation, polled, woken, for_idle, .. } = *future;
         future.polled = true;
         future.woken = false;
         let waker = Waker::from(Arc::new(Logger { log: Arc::clone(&self.log), name, generation }));
@@ -694,101 +888,110 @@ impl<'a> Run<'a> {
                 Poll::Pending => ("pending", None),
                 Poll::Ready(result) => (told(&result, release_error), None),
             },
-            Kind::Idle(idle) => match Pin::new(idle).poll(cx) {
+            Kind::Watch(watch) => match Pin::new(watch).poll(cx) {
                 Poll::Pending => ("pending", None),
                 Poll::Ready(()) => ("done", None),
             },
         };
-        let (is_release, is_idle) = (matches!(future.kind, Kind::Release(_)), matches!(future.kind, Kind::Idle(_)));
+        let is_release = matches!(future.kind, Kind::Release(_));
+        let is_watch = matches!(future.kind, Kind::Watch(_));
         self.say(format_args!("poll(f{name})"));
         self.heard(found);
+        let mut count = 0;
         let expected = if is_release {
-            self.expected_release(polled, woken, found)
-        } else if is_idle {
-            self.expected_idle(polled, woken)
+            self.expected_release(polled, woken)?
+        } else if is_watch {
+            let holds = if for_idle { self.model.is_idle() } else { self.model.available >= 0 };
+            // It is enough that it held when the future was woken.
+            if (polled && woken) || (!polled && holds) { "done" } else { "pending" }
+        } else if polled {
+            self.expected_poll_again(name, &mut count)
         } else {
-            self.expected_poll(name, n, polled, woken, found)
+            self.expected_first_poll(name, int(min), int(up_to), &mut count)
         };
+        self.others |= expected == "pending" && (is_release || is_watch);
         same("result", expected, found)?;
-        match found {
-            "pending" if !is_release && !is_idle && !polled => self.model.line.push((name, int(n))),
-            "pending" if woken && !is_release && !self.is_fifo() => self.strike(name),
-            "done" if is_release => {
-                self.model.give(1);
-            }
-            "done" if !self.model.granted.contains(&name) => self.model.available -= int(n),
-            _ => {}
-        }
         if found != "pending" {
-            self.futures.swap_remove(at);
-            self.model.leave(name);
+            self.futures.retain(|future| future.name != name);
         }
         if let Some(guard) = guard {
-            same("count", n, guard.count())?;
+            same("count", count, int(guard.count()))?;
             self.keep(guard);
         }
-        self.compare()
+        Ok(self.compare()?)
     }
 
-    /// It was called or passed over in vain.
-    fn strike(&mut self, name: Name) {
-        let future = self.future_mut(name);
-        future.strikes += 1;
-        future.chances += 1;
-    }
-
-    /// Wherever there are tokens while the line is served, anybody may be passed over.
-    fn take_chances(&mut self) {
-        if self.serves && self.available.max(self.model.available) > 0 {
-            for future in &mut self.futures {
-                future.chances += usize::from(self.model.line.iter().any(|&(name, _)| name == future.name));
+    fn expected_first_poll(&mut self, name: Name, min: i64, up_to: i64, count: &mut i64) -> &'static str {
+        match self.expected_take(min) {
+            "done" => *count = self.take(up_to),
+            "empty" => {
+                self.model.queue.push(Waiter { name, min, up_to, losses: 0, woken: false, deferred: false });
+                self.others |= !self.model.is_satisfiable(min);
+                if self.model.available > 0 {
+                    let told = self.model.serve();
+                    self.told.extend(told);
+                }
+                return "pending";
             }
+            refused => return refused,
         }
+        "done"
     }
 
-    fn expected_poll(&self, name: Name, n: usize, polled: bool, woken: bool, found: &'static str) -> &'static str {
-        if !polled {
-            match self.expected_take(int(n), found) {
-                "empty" => "pending",
-                expected => expected,
+    fn expected_poll_again(&mut self, name: Name, count: &mut i64) -> &'static str {
+        if let Some(&(_, granted)) = self.model.granted.iter().find(|(waiter, _)| *waiter == name) {
+            *count = granted;
+            self.model.leave(name);
+            return "done";
+        }
+        let Some(at) = self.model.queue.iter().position(|waiter| waiter.name == name) else {
+            return if self.model.closed { "closed" } else { "lost" };
+        };
+        if !self.model.queue[at].woken {
+            return "pending";
+        }
+        let (min, up_to) = (self.model.queue[at].min, self.model.queue[at].up_to);
+        let gets = self.model.available >= min && !self.model.is_shut();
+        if gets {
+            *count = up_to.min(self.model.available);
+            self.model.available -= *count;
+            self.model.leave(name);
+            if self.model.queue.iter().all(|waiter| waiter.deferred) {
+                self.model.bypassed = Some(false);
             }
-        } else if self.model.granted.contains(&name) {
-            "done"
-        } else if self.model.closed {
-            "closed"
-        } else if self.is_fifo() || !woken || !self.model.has(int(n)) {
-            "pending"
-        } else if self.all_are_young() {
-            "done"
         } else {
-            found
+            self.model.queue[at].woken = false;
         }
+        if !gets || self.model.available > 0 {
+            let told = self.model.serve();
+            self.told.extend(told);
+        }
+        if gets { "done" } else { "pending" }
     }
 
-    /// One that comes when there is room need not line up; one that has lined up waits for its call.
-    fn expected_release(&self, polled: bool, woken: bool, found: &'static str) -> &'static str {
+    /// A releaser that comes when there is room need not queue; one that has queued waits until it is woken.
+    fn expected_release(&mut self, polled: bool, woken: bool) -> Result<&'static str, Cut> {
         if self.model.closed {
-            "closed"
-        } else if self.model.available >= self.model.max {
-            "pending"
-        } else if !polled || woken {
-            "done"
+            Ok("closed")
+        } else if self.model.available < self.model.max && (!polled || woken) {
+            self.give(1)?;
+            Ok("done")
         } else {
-            found
+            Ok("pending")
         }
     }
 
-    /// It is enough that no token was out when it was woken.
-    fn expected_idle(&self, polled: bool, woken: bool) -> &'static str {
-        if if polled { woken } else { self.model.is_whole() } { "done" } else { "pending" }
-    }
-
-    /// Lets the model follow, and compares.
+    /// Compares with the model what was woken, and the numbers.
     fn compare(&mut self) -> Result<(), String> {
         let log = std::mem::take(&mut *self.log.lock().unwrap());
-        let mut takers = Vec::new();
-        let mut releasers = Vec::new();
-        let mut watchers = Vec::new();
+        if !log.is_empty() {
+            let woken: Vec<_> = log.iter().map(|(name, _)| format!("f{name}")).collect();
+            self.heard(&format!("wakes {}", woken.join(", ")));
+        }
+        let expected_releasers = self.expected_releasers();
+        let watches = |future: &&Pending<'_>| future.watches(&self.model) && !future.woken;
+        let mut expected_watchers: Vec<_> = self.futures.iter().filter(watches).map(|future| future.name).collect();
+        let (mut takers, mut releasers, mut watchers) = (Vec::new(), Vec::new(), Vec::new());
         for &(name, generation) in &log {
             let Some(future) = self.futures.iter_mut().find(|future| future.name == name) else {
                 return Err(format!("f{name} is woken, but gone"));
@@ -800,145 +1003,60 @@ impl<'a> Run<'a> {
             future.woken = true;
             match future.kind {
                 Kind::Release(_) => releasers.push(name),
-                Kind::Idle(_) => watchers.push(name),
+                Kind::Watch(_) => watchers.push(name),
                 _ => takers.push(name),
             }
         }
-        if !log.is_empty() {
-            let woken: Vec<_> = log.iter().map(|(name, _)| format!("f{name}")).collect();
-            self.heard(&format!("wakes {}", woken.join(", ")));
-        }
-        let waiting = self.bucket.waiting();
+        let mut told = std::mem::take(&mut self.told);
         if self.model.closed {
-            self.compare_closed(&mut takers)?;
-        } else if self.is_fifo() {
-            same("woken, in order", self.model.serve(), takers)?;
-        } else {
-            self.take_chances();
-            // Those who have been served are the first ones that were woken; the others were called.
-            let served = self.model.line.len().checked_sub(waiting).ok_or("more wait than have come")?;
-            if served > takers.len() {
-                return Err(format!("{served} fewer wait, but {} were woken", takers.len()));
-            }
-            for name in takers.drain(..served) {
-                if self.is_young(name) {
-                    return Err(format!("f{name} is served, but cannot have lost so often"));
-                }
-                self.model.grant(name)?;
-            }
-            self.compare_called(&takers)?;
-            self.pass_over();
+            told.sort_unstable();
+            takers.sort_unstable();
         }
-        self.available = self.model.available;
-        if !self.model.closed {
-            self.compare_releasers(&releasers)?;
-        }
-        self.compare_watchers(&watchers)?;
+        same("takers woken, in order", told, takers)?;
+        same("releasers woken, in order", expected_releasers, releasers)?;
+        expected_watchers.sort_unstable();
+        watchers.sort_unstable();
+        same("watchers woken", expected_watchers, watchers)?;
         let now = self.bucket.snapshot();
         let found = (int(now.capacity), int(now.available), int(now.outstanding), int(now.deficit), now.closed);
         same("(capacity, available, outstanding, deficit, closed)", self.model.numbers(), found)?;
-        same("waiting", self.model.line.len(), waiting)
+        same("waiting", self.model.queue.len(), self.bucket.waiting())
     }
 
-    /// Everybody has been woken for the close, or was before.
-    fn compare_closed(&mut self, takers: &mut Vec<Name>) -> Result<(), String> {
-        takers.sort_unstable();
-        let is_over = |future: &Pending<'_>| !future.polled || future.woken || matches!(future.kind, Kind::Idle(_));
-        if let Some(future) = self.futures.iter().find(|future| !is_over(future)) {
-            return Err(format!("f{} sleeps on in a closed bucket", future.name));
-        }
-        // Those who had been called have not heard of it yet, and wait until they ask.
-        let (called, mut dismissed): (Vec<_>, Vec<_>) =
-            self.model.line.drain(..).partition(|(name, _)| takers.binary_search(name).is_err());
-        dismissed.sort_unstable();
-        self.model.line = called;
-        same("woken by the close", dismissed.into_iter().map(|(name, _)| name).collect(), std::mem::take(takers))
-    }
-
-    /// Whoever is first in a Barging line is passed over if tokens have come, but too few, and nobody is on the way to them.
-    fn pass_over(&mut self) {
-        let brought = self.model.available > self.available.max(0);
-        match self.model.first() {
-            Some((name, n)) if brought && !self.model.has(n) && self.on_their_way() == 0 => {
-                self.future_mut(name).strikes += 1;
-            }
-            _ => {}
-        }
-    }
-
-    /// Nobody was called in vain, and nobody who can go on has been forgotten.
-    fn compare_called(&mut self, called: &[Name]) -> Result<(), String> {
-        for &(name, n) in &self.model.line {
-            if called.contains(&name) && !self.model.has(n) {
-                return Err(format!("f{name} is called for {n} tokens, but there are {}", self.model.available));
-            }
-            if called.contains(&name) && self.future(name).strikes >= STRIKES {
-                return Err(format!("f{name} is called, but has lost so often that it should be served"));
+    /// As many as there is room for that no woken one claims; or all that sleep, at the close.
+    fn expected_releasers(&mut self) -> Vec<Name> {
+        let mut room = self.model.max - self.model.available;
+        let mut told = Vec::new();
+        self.releasers.retain(|name| self.futures.iter().any(|future| future.name == *name && future.waits_for_room()));
+        for future in self.futures.iter().filter(|future| future.waits_for_room()) {
+            if !self.releasers.contains(&future.name) {
+                self.releasers.push(future.name);
             }
         }
-        let on_their_way = self.on_their_way();
-        // One who comes back from aside is called although one who came later has been.
-        self.aside |= self.model.line.iter().any(|&(_, n)| n > self.model.capacity);
-        if called.is_empty() {
-            self.passed += usize::from(self.serves);
-        } else {
-            let at_once = called.len() > 1 || (on_their_way > self.most && self.passed < PATIENCE);
-            if at_once && !self.aside {
-                return Err(format!("{on_their_way} have been called, where {} would do", self.most));
+        for name in &self.releasers {
+            let woken = self.futures.iter().any(|future| future.name == *name && future.woken);
+            if !woken && !self.model.closed && room <= 0 {
+                break;
             }
-            self.most = self.most.max(on_their_way);
-            self.passed = 0;
-        }
-        match self.model.first() {
-            Some((name, n)) if self.model.has(n) && on_their_way == 0 => {
-                Err(format!("f{name} could have its {n} tokens, but nobody was called"))
+            room -= 1;
+            if !woken {
+                told.push(*name);
             }
-            _ => Ok(()),
         }
+        told
     }
 
-    fn compare_releasers(&self, called: &[Name]) -> Result<(), String> {
-        let room = self.model.available < self.model.max;
-        if !room && !called.is_empty() {
-            return Err("a releaser is called, but there is no room".into());
-        }
-        let mut releasers = self.futures.iter().filter(|future| future.waits_for_room()).peekable();
-        if room && releasers.peek().is_some() && !releasers.any(|future| future.woken) {
-            return Err("there is room, but no releaser was called".into());
-        }
-        Ok(())
-    }
-
-    /// All of them are called when no token is out, and none before.
-    fn compare_watchers(&self, called: &[Name]) -> Result<(), String> {
-        if !self.model.is_whole() {
-            return same("woken while tokens are out", &[][..], called);
-        }
-        match self.futures.iter().find(|future| future.polled && !future.woken && matches!(future.kind, Kind::Idle(_))) {
-            Some(future) => Err(format!("no token is out, but f{} was not called", future.name)),
-            None => Ok(()),
-        }
-    }
-
-    /// Lets everybody go on who can, until there is nobody; then nobody may be left who could.
-    fn settle(&mut self) -> Result<(), String> {
+    /// Lets all proceed that can.
+    fn settle(&mut self) -> Checked {
         let mut rounds = 3 * self.futures.len() + 3;
         while self.futures.iter().any(|future| future.woken) {
-            rounds = rounds.checked_sub(1).ok_or("they wake each other for ever")?;
+            rounds = rounds.checked_sub(1).ok_or_else(|| Stop::Wrong("they wake each other for ever".into()))?;
             self.step(Op::PollWoken)?;
-        }
-        if self.model.closed {
-            return same("waiting in a closed bucket", 0, self.bucket.waiting());
-        }
-        if let Some((name, n)) = self.model.first() {
-            if self.model.has(n) {
-                return Err(format!("f{name} could have its {n} tokens, but waits"));
-            }
         }
         Ok(())
     }
 
-    fn script(&mut self, ops: &[Op]) -> Result<(), String> {
+    fn script(&mut self, ops: &[Op]) -> Checked {
         for &op in ops {
             self.step(op)?;
         }
@@ -949,13 +1067,17 @@ impl<'a> Run<'a> {
         while !self.guards.is_empty() {
             self.step(Op::Return(0))?;
         }
-        same("waiting at the end", 0, self.bucket.waiting())
+        Ok(same("waiting at the end", 0, self.bucket.waiting())?)
     }
 }
 
-/// Runs a script, and tells it up to the line where the bucket and the model differ.
-pub fn run(fairness: Fairness, max: usize, capacity: usize, ops: &[Op]) -> Result<(), String> {
+/// Runs a script, and returns whether it was run to its end. The error is the script up to the line where the bucket and the model differ.
+pub fn run(fairness: Fairness, max: usize, capacity: usize, ops: &[Op]) -> Result<bool, String> {
     let bucket = Arc::new(TokenBucket::new(max, capacity).unwrap().with_fairness(fairness));
     let mut run = Run::new(&bucket);
-    run.script(ops).map_err(|difference| format!("{}\n{difference}", run.script))
+    match run.script(ops) {
+        Ok(()) => Ok(true),
+        Err(Stop::Cut) => Ok(false),
+        Err(Stop::Wrong(difference)) => Err(format!("{}\n{difference}", run.script)),
+    }
 }

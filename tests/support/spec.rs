@@ -25,6 +25,8 @@ pub enum Call {
     TryTakeUpTo(i64),
     /// The first poll of a future.
     Poll(Id, i64),
+    /// The first poll of a future that takes up to so many.
+    PollUpTo(Id, i64),
     /// Any later one.
     PollAgain(Id),
     /// A take that blocks, with a time-out.
@@ -33,11 +35,17 @@ pub enum Call {
     Cancel(Id),
     /// The drop of a guard.
     Return(i64),
+    /// The same, and it tells what became of the tokens.
+    GiveBack(i64),
+    Retire(i64),
+    GrowAndTake(i64),
     TryRelease(i64),
     /// A release of one that blocks, with a time-out.
     WaitForRoom,
     Refill(i64),
     SetCapacity(i64),
+    /// `update_capacity` to so many more or less.
+    ChangeCapacity(i64),
     Snapshot,
     Close,
 }
@@ -49,6 +57,8 @@ pub enum Answer {
     NotNow,
     Closed,
     Count(i64),
+    /// Restored and retired.
+    Returned(i64, i64),
     Numbers(Numbers),
     WasFirst(bool),
 }
@@ -82,7 +92,8 @@ pub struct Event {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Waiter {
     id: Id,
-    n: i64,
+    min: i64,
+    up_to: i64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -113,7 +124,7 @@ struct State {
 
 impl State {
     fn first(&self) -> Option<usize> {
-        self.line.iter().position(|waiter| waiter.n <= self.capacity.max(self.available))
+        self.line.iter().position(|waiter| waiter.min <= self.capacity.max(self.available))
     }
 
     fn give(&mut self, n: i64) {
@@ -124,13 +135,13 @@ impl State {
         self.line.iter().any(|waiter| waiter.id == id) || self.granted.iter().any(|grant| grant.id == id)
     }
 
-    fn line_up(&self, id: Id, n: i64) -> Option<Self> {
+    fn line_up(&self, id: Id, min: i64, up_to: i64) -> Option<Self> {
         if self.closed || self.knows(id) {
             return None;
         }
         let mut next = self.clone();
         next.waited = true;
-        next.line.push(Waiter { id, n });
+        next.line.push(Waiter { id, min, up_to });
         Some(next)
     }
 
@@ -140,11 +151,12 @@ impl State {
             return None;
         }
         let at = self.first()?;
-        if self.line[at].n > self.available {
+        if self.line[at].min > self.available {
             return None;
         }
         let mut next = self.clone();
-        let Waiter { id, n } = next.line.remove(at);
+        let Waiter { id, up_to, .. } = next.line.remove(at);
+        let n = up_to.min(self.available);
         next.available -= n;
         next.granted.push(Grant { id, n, told: false });
         Some(next)
@@ -172,6 +184,11 @@ impl State {
         !self.closed && (self.available < n || shut)
     }
 
+    /// Whether the capacity can grow by `n` tokens that are taken at once.
+    fn fits(&self, n: i64) -> bool {
+        self.capacity + n + (-self.available).max(0) <= self.max
+    }
+
     fn numbers(&self) -> Numbers {
         Numbers { capacity: self.capacity, available: self.available, closed: self.closed }
     }
@@ -190,12 +207,17 @@ impl State {
     fn ask(&self, id: Id, answer: Answer) -> Vec<Self> {
         let waits = self.line.iter().position(|waiter| waiter.id == id);
         let granted = self.granted.iter().position(|grant| grant.id == id);
+        let count = if let Answer::Count(count) = answer { Some(count) } else { None };
         match (answer, waits, granted) {
-            (Answer::Done, _, Some(_)) => self.with(|next| next.granted.retain(|grant| grant.id != id)),
-            (Answer::Done, Some(at), _) => {
+            (Answer::Done | Answer::Count(_), _, Some(at)) => {
+                self.when(count.is_none_or(|count| count == self.granted[at].n), |next| next.granted.retain(|grant| grant.id != id))
+            }
+            (Answer::Done | Answer::Count(_), Some(at), _) => {
                 // In a Barging bucket, it takes them itself.
-                let n = self.line[at].n;
-                self.when(!self.fifo && !self.closed && self.available >= n, |next| {
+                let Waiter { min, up_to, .. } = self.line[at];
+                let n = up_to.min(self.available);
+                let may = !self.fifo && !self.closed && self.available >= min && count.is_none_or(|count| count == n);
+                self.when(may, |next| {
                     next.line.remove(at);
                     next.available -= n;
                 })
@@ -231,10 +253,13 @@ impl State {
             (Call::Poll(id, n) | Call::Wait(id, n), Answer::Done) if !self.knows(id) => {
                 self.when(self.may_take(n), |next| next.available -= n)
             }
-            (Call::Poll(id, _) | Call::Wait(id, _), Answer::Closed) if !self.knows(id) => closed,
+            (Call::PollUpTo(id, n), Answer::Count(count)) if !self.knows(id) => {
+                self.when(self.may_take(1) && count == n.min(self.available), |next| next.available -= count)
+            }
+            (Call::Poll(id, _) | Call::PollUpTo(id, _) | Call::Wait(id, _), Answer::Closed) if !self.knows(id) => closed,
             (Call::Wait(id, _), Answer::NotNow) | (Call::Cancel(id), Answer::Done) => self.cancel(id),
-            (Call::Poll(id, _) | Call::Wait(id, _), Answer::Closed) if self.closed => self.cancel(id),
-            (Call::Poll(id, _) | Call::Wait(id, _) | Call::PollAgain(id), answer) => self.ask(id, answer),
+            (Call::Poll(id, _) | Call::PollUpTo(id, _) | Call::Wait(id, _), Answer::Closed) if self.closed => self.cancel(id),
+            (Call::Poll(id, _) | Call::PollUpTo(id, _) | Call::Wait(id, _) | Call::PollAgain(id), answer) => self.ask(id, answer),
             (Call::TryTake(n), Answer::Done) => self.when(self.may_take(n), |next| next.available -= n),
             (Call::TryTake(n), Answer::NotNow) => self.when(self.may_refuse(n, meanwhile), |_| {}),
             (Call::TryTakeUpTo(n), Answer::Count(count)) => {
@@ -243,6 +268,22 @@ impl State {
             }
             (Call::TryTakeUpTo(_), Answer::NotNow) => self.when(self.may_refuse(1, meanwhile), |_| {}),
             (Call::Return(n), Answer::Done) => self.with(|next| next.give(n)),
+            (Call::GiveBack(n), Answer::Returned(restored, retired)) => {
+                let fitted = n.min(self.max - self.available);
+                let paid = fitted.min((-self.available).max(0));
+                self.when((restored, retired) == (fitted - paid, paid), |next| next.give(n))
+            }
+            (Call::Retire(n), Answer::Done) => self.with(|next| {
+                let paid = n.min((-next.available).max(0));
+                next.available += paid;
+                next.capacity = (next.capacity - (n - paid)).max(0);
+            }),
+            (Call::GrowAndTake(n), Answer::Done) => self.when(!self.closed && self.fits(n), |next| next.capacity += n),
+            (Call::GrowAndTake(n), Answer::NotNow) => self.when(!self.closed && !self.fits(n), |_| {}),
+            (Call::ChangeCapacity(by), Answer::Numbers(numbers)) if (self.capacity + by).max(0) <= self.max => {
+                self.apply(Call::SetCapacity((self.capacity + by).max(0)), Answer::Numbers(numbers), meanwhile)
+            }
+            (Call::ChangeCapacity(by), Answer::NotNow) => self.when(!self.closed && self.capacity + by > self.max, |_| {}),
             (Call::TryRelease(n), Answer::Done) => {
                 self.when(!self.closed && self.available + n <= self.max, |next| next.available += n)
             }
@@ -263,7 +304,13 @@ impl State {
             (Call::Snapshot, Answer::Numbers(numbers)) => self.when(self.numbers() == numbers, |_| {}),
             (Call::Close, Answer::WasFirst(was_first)) => self.when(was_first != self.closed, |next| next.closed = true),
             (
-                Call::TryTake(_) | Call::TryTakeUpTo(_) | Call::TryRelease(_) | Call::WaitForRoom | Call::SetCapacity(_),
+                Call::TryTake(_)
+                | Call::TryTakeUpTo(_)
+                | Call::TryRelease(_)
+                | Call::WaitForRoom
+                | Call::GrowAndTake(_)
+                | Call::SetCapacity(_)
+                | Call::ChangeCapacity(_),
                 Answer::Closed,
             ) => closed,
             _ => Vec::new(),
@@ -289,7 +336,7 @@ impl Search<'_> {
         let last = past.iter().map(|&at| self.events[at].to).max().unwrap_or(0);
         let has_begun = |&at: &usize| match self.events[at] {
             Event { from, .. } if from < last => true,
-            Event { call: Call::Poll(id, _) | Call::Wait(id, _), .. } => state.knows(id),
+            Event { call: Call::Poll(id, _) | Call::PollUpTo(id, _) | Call::Wait(id, _), .. } => state.knows(id),
             _ => false,
         };
         if !open.iter().any(has_begun) {
@@ -315,8 +362,9 @@ impl Search<'_> {
             if from > end {
                 continue;
             }
-            if let Call::Poll(id, n) | Call::Wait(id, n) = call {
-                if state.line_up(id, n).is_some_and(|next| self.go_on(done, next)) {
+            if let Call::Poll(id, n) | Call::PollUpTo(id, n) | Call::Wait(id, n) = call {
+                let min = if let Call::PollUpTo(..) = call { 1 } else { n };
+                if state.line_up(id, min, n).is_some_and(|next| self.go_on(done, next)) {
                     return true;
                 }
             }
