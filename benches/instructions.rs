@@ -95,7 +95,11 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
-        ["--cases"] => cases().iter().for_each(|(case, candidate, _)| println!("{case} {candidate}")),
+        ["--cases"] => {
+            for (case, candidate, _) in cases() {
+                println!("{case} {candidate}");
+            }
+        }
         [case, candidate, rounds] => {
             let run = cases().into_iter().find(|one| one.0 == case && one.1 == candidate);
             let (Some((_, _, run)), Ok(rounds)) = (run, rounds.parse()) else {
@@ -105,7 +109,9 @@ fn main() -> ExitCode {
             run(rounds);
         }
         _ => {
-            cases().iter().for_each(|case| case.2(TRIAL));
+            for (_, _, run) in cases() {
+                run(TRIAL);
+            }
             println!("all cases run; `.ci/instructions` counts them");
         }
     }

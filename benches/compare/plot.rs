@@ -23,9 +23,9 @@ const PANELS: [(Group, &str, &str); 3] = [
 const MOST_ROWS: usize = 12;
 
 // In pixels.
-const LABELS: i32 = 312;
-const SCALE: i32 = 350;
-const NUMBERS: i32 = 138;
+const LABELS: i32 = 352;
+const SCALE: i32 = 314;
+const NUMBERS: i32 = 134;
 const WIDTH: i32 = LABELS + SCALE + NUMBERS;
 const ROW: i32 = 21;
 const HEAD: i32 = 96;
@@ -88,13 +88,13 @@ fn situations<'a>(rows: &[Row<'a>], (group, peer, _): &(Group, &str, &str)) -> V
 fn draw_head(area: &Area<'_>) -> Result {
     text(area, "Time of token-bucket ÷ time of tokio’s semaphore", (WIDTH / 2, 20), HPos::Center, (LARGE_FONT, INK))?;
     let y = 52;
-    for (order, x) in [(Order::Fifo, 30), (Order::Barging, 230)] {
+    for (order, x) in [(Order::Fifo, 30), (Order::Barging, 240)] {
         let (colour, _, _) = looks(order);
         line(area, (x, y), (x + 40, y), colour.stroke_width(2))?;
         draw_dot(area, order, (x + 20, y))?;
         text(area, &format!("token-bucket, {order:?}"), (x + 50, y), HPos::Left, (FONT, INK))?;
     }
-    text(area, "dot: median, line: spread of the rounds", (440, y), HPos::Left, (FONT, INK))?;
+    text(area, "dot: median, line: spread of the rounds", (480, y), HPos::Left, (FONT, INK))?;
     draw_edge(area, (40, y + 24), -1, 5, INK)?;
     draw_edge(area, (58, y + 24), 1, 5, INK)?;
     text(area, "beyond the scale (for the median, see the number on the right)", (80, y + 24), HPos::Left, (FONT, INK))

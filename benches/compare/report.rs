@@ -166,7 +166,7 @@ fn origin(lock: &Path, rounds: usize) -> String {
     let cpu_info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu_info.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split(": ").nth(1));
     format!(
-        "Measured by `cargo bench -p token-bucket-benches` on {} in {rounds} rounds, with {} cores ({}), {}, {}.\n\n",
+        "Measured by `cargo bench -p token-bucket-benches` on {}, rounds: {rounds}, with {} cores ({}), {}, {}.\n\n",
         said_by("date", &["+%F"]),
         thread::available_parallelism().map_or(0, usize::from),
         model.unwrap_or("unknown CPU"),
