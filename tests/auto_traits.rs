@@ -8,14 +8,16 @@ use std::future::Future;
 use std::hash::Hash;
 use std::mem::size_of;
 use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
 
 use futures::future::FusedFuture;
 use support::poll_with;
 use token_bucket::{
-    CapacityError, Closed, Fairness, Idle, OwnedToken, RateError, Refill, Release, ReleaseError, SetCapacityError, Snapshot, Take,
-    TakeError, TakeOwned, Tick, Token, TokenBucket, TryReleaseError, TryTakeError, WaitError,
+    CapacityError, Closed, Fairness, Idle, OwnedToken, RateError, Refill, Release, ReleaseError, Returned, SetCapacityError,
+    Settled, Snapshot, Take, TakeError, TakeFuture, TakeOwned, Tick, Token, TokenBucket, TokenGuard, TryReleaseError, TryTakeError,
+    WaitError, Watch,
 };
 
 const fn shared<T: Send + Sync + Unpin + UnwindSafe + RefUnwindSafe + Debug>() {}
@@ -48,15 +50,23 @@ const _: () = {
     shared::<TakeOwned>();
     shared::<Release<'_>>();
     shared::<Idle<'_>>();
+    shared::<Settled<'_>>();
+    shared::<Watch<'_>>();
+    shared::<TokenGuard<Arc<Pool>>>();
+    shared::<TokenGuard<&'static Pool>>();
+    shared::<TakeFuture<Arc<Pool>>>();
     shared::<Refill>();
 
     owned::<TokenBucket>();
     owned::<OwnedToken>();
     owned::<TakeOwned>();
+    owned::<TokenGuard<Arc<Pool>>>();
+    owned::<TakeFuture<Arc<Pool>>>();
     owned::<Refill>();
 
     value::<Fairness>();
     value::<Snapshot>();
+    value::<Returned>();
     value::<Tick>();
 
     error::<CapacityError>();
@@ -76,6 +86,8 @@ const _: () = {
     future::<TakeOwned, Result<OwnedToken, TakeError>>();
     future::<Release<'static>, Result<(), ReleaseError>>();
     future::<Idle<'static>, ()>();
+    future::<Settled<'static>, ()>();
+    future::<TakeFuture<Arc<Pool>>, Result<TokenGuard<Arc<Pool>>, TakeError>>();
 };
 
 // A copy would be a token more.
@@ -87,6 +99,24 @@ assert_not! {
     Release<'static>: Clone;
     Idle<'static>: Clone;
     TokenBucket: Clone;
+    TokenGuard<Arc<Pool>>: Clone;
+    TakeFuture<Arc<Pool>>: Clone;
+}
+
+// They go where their handle may go.
+assert_not! {
+    TokenGuard<Rc<TokenBucket>>: Send;
+    TokenGuard<Rc<TokenBucket>>: Sync;
+    TakeFuture<Rc<TokenBucket>>: Send;
+    TakeFuture<Rc<TokenBucket>>: Sync;
+}
+
+struct Pool(TokenBucket);
+
+impl AsRef<TokenBucket> for Pool {
+    fn as_ref(&self) -> &TokenBucket {
+        &self.0
+    }
 }
 
 static BUCKET: TokenBucket = TokenBucket::const_new(10, 3);
@@ -156,6 +186,8 @@ fn debug_shows_the_numbers() {
         "Snapshot { capacity: 1, max_capacity: 10, available: 0, outstanding: 3, deficit: 2, closed: false }"
     );
     assert_eq!(format!("{token:?}"), "Token { count: 2, .. }");
+    assert_eq!(format!("{:?}", bucket.settled()), "Settled { stage: new, .. }");
+    assert_eq!(format!("{:?}", bucket.try_take_many(0).unwrap().give_back()), "Returned { restored: 0, retired: 0 }");
     assert_eq!(format!("{owned:?}"), "Token { count: 1, .. }");
     assert_eq!(format!("{take:?}"), "Take { count: 4, stage: waiting, .. }");
     assert_eq!(format!("{take_owned:?}"), "Take { count: 1, stage: waiting, .. }");

@@ -742,17 +742,17 @@ impl<'a> Run<'a> {
             }
             Op::SetCapacity(n) => {
                 self.say(format_args!("set_capacity({n})"));
-                self.check_resize(n, true, bucket.set_capacity(n))?;
+                self.check_resize(n, true, &bucket.set_capacity(n))?;
             }
             Op::GrowBy(n) => {
                 self.say(format_args!("update_capacity(|capacity| capacity + {n})"));
                 let to = bucket.capacity().saturating_add(n);
-                self.check_resize(to, false, bucket.update_capacity(|capacity| capacity.saturating_add(n)))?;
+                self.check_resize(to, false, &bucket.update_capacity(|capacity| capacity.saturating_add(n)))?;
             }
             Op::ShrinkBy(n) => {
                 self.say(format_args!("update_capacity(|capacity| capacity - {n})"));
                 let to = bucket.capacity().saturating_sub(n);
-                self.check_resize(to, false, bucket.update_capacity(|capacity| capacity.saturating_sub(n)))?;
+                self.check_resize(to, false, &bucket.update_capacity(|capacity| capacity.saturating_sub(n)))?;
             }
             Op::GrowAndTake { n, owned } => {
                 self.say(format_args!("grow_and_take{}({n})", if owned { "_owned" } else { "" }));
@@ -808,8 +808,8 @@ impl<'a> Run<'a> {
         Ok(self.compare()?)
     }
 
-    fn check_resize(&mut self, n: usize, range_first: bool, result: Result<Snapshot, SetCapacityError>) -> Checked {
-        let found = told(&result, set_capacity_error);
+    fn check_resize(&mut self, n: usize, range_first: bool, result: &Result<Snapshot, SetCapacityError>) -> Checked {
+        let found = told(result, set_capacity_error);
         let exceeds = int(n) > self.model.max;
         let expected = if exceeds && (range_first || !self.model.closed) {
             "exceeds"
