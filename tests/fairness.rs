@@ -689,20 +689,46 @@ fn barging_a_woken_request_that_a_shrink_has_made_impossible_lets_the_next_one_o
 }
 
 #[test]
-fn barging_late_ones_keep_their_order_when_they_step_aside() {
+fn barging_late_ones_keep_their_order_when_they_are_deferred() {
+    let bucket = TokenBucket::new(10, 8).unwrap().with_fairness(Fairness::Barging);
+    let held = bucket.try_take_many(8).unwrap();
+    let mut takes: Vec<_> = [5, 3, 4].into_iter().map(|n| waiting(bucket.take_many(n))).collect();
+    drop(held);
+    assert_eq!(wakes(&takes), [1, 1, 0]);
+    // The first is deferred, late as it is.
+    bucket.set_capacity(4).unwrap();
+    let barged = bucket.try_take_many(2).unwrap();
+    takes[1].waits();
+    takes[0].waits();
+    assert_eq!(wakes(&takes), [1, 1, 0]);
+    drop(barged);
+    assert_eq!(wakes(&takes), [1, 2, 0], "1 is left");
+    bucket.set_capacity(6).unwrap();
+    // It is first again, but 3 of the 6 are claimed.
+    assert_eq!(wakes(&takes), [1, 2, 0]);
+    let second = takes[1].done().unwrap();
+    bucket.set_capacity(8).unwrap();
+    assert_eq!(wakes(&takes), [2, 2, 0], "5 are for the first");
+    let first = takes[0].done().unwrap();
+    drop((first, second));
+    drop(takes[2].done().unwrap());
+    assert_eq!(numbers(&bucket), [8, 0, 0, 0]);
+}
+
+/// A newcomer could make it unsatisfiable again before it runs.
+#[test]
+fn barging_grants_a_request_above_the_capacity_at_once() {
     let bucket = TokenBucket::new(6, 2).unwrap().with_fairness(Fairness::Barging);
-    let mut first = waiting(bucket.take_many(5));
-    let mut second = waiting(bucket.take_many(3));
-    let third = waiting(bucket.take_many(4));
-    bucket.refill(1);
-    assert!(second.is_woken());
-    bucket.refill(3);
-    assert!(first.is_woken());
-    first.done().unwrap().forget();
-    second.waits();
-    bucket.set_capacity(4).unwrap(); // 3 available
-    assert!(second.is_woken() && !third.is_woken());
-    second.done().unwrap().forget();
+    let mut large = waiting(bucket.take_many(3));
+    let mut larger = waiting(bucket.take_many(4));
+    bucket.try_release().unwrap();
+    assert_eq!((large.wakes(), larger.wakes()), (1, 0));
+    assert_eq!(numbers(&bucket), [0, 2, 0, 1]);
+    bucket.try_release_many(4).unwrap();
+    assert_eq!(larger.wakes(), 1);
+    assert_eq!(numbers(&bucket), [0, 2, 0, 0]);
+    large.done().unwrap().forget();
+    larger.done().unwrap().forget();
 }
 
 #[test]
@@ -713,12 +739,12 @@ fn barging_restored_requests_do_not_pass_a_waiter_between_them() {
     drop(held);
     // The first and the last are deferred.
     assert_eq!(wakes(&takes), [0, 1, 0]);
-    bucket.try_release_many(3).unwrap();
+    bucket.set_capacity(4).unwrap();
     // 1 is left by the first and the second.
     assert_eq!(wakes(&takes), [1, 1, 0]);
     takes[0].done().unwrap().forget();
     takes[1].done().unwrap().forget();
-    assert_eq!(numbers(&bucket), [1, 0, 0, 1]);
+    assert_eq!(numbers(&bucket), [1, 3, 0, 1]);
     bucket.try_release().unwrap();
     takes[2].done().unwrap().forget();
 }

@@ -191,8 +191,16 @@ struct Waiter {
     losses: usize,
     /// It was woken to try for itself, and has not answered.
     woken: bool,
+    /// No other waiter is woken for the tokens that it needs.
+    claims: bool,
     /// It is skipped, as the capacity does not allow it.
     deferred: bool,
+}
+
+impl Waiter {
+    fn defer(&mut self) {
+        (self.deferred, self.claims) = (true, false);
+    }
 }
 
 /// What is due at a rate. It is worked out anew each time, from when the rate was set.
@@ -268,12 +276,14 @@ impl Model {
     }
 
     fn count_loss(&mut self, available: i64, others: bool) -> Result<(), Cut> {
-        let may_be_deferred = self.queue.iter().find(|waiter| !waiter.deferred).is_some_and(|head| !self.is_satisfiable(head.min));
+        let is_head = |waiter: &&Waiter| !waiter.deferred || self.is_satisfiable(waiter.min);
+        let head = self.queue.iter().find(is_head);
+        let is_doubtful = head.is_some_and(|head| head.deferred || !self.is_satisfiable(head.min));
         if self.bypassed == Some(false) || self.queue.iter().all(|waiter| waiter.deferred) {
             return Ok(());
         }
         // Where no token is there, the queue was or is looked at for the sake of others only.
-        if self.bypassed.is_none() || may_be_deferred || (available <= 0 && others) {
+        if self.bypassed.is_none() || is_doubtful || (available <= 0 && others) {
             return Err(Cut);
         }
         if available > 0 {
@@ -305,35 +315,35 @@ impl Model {
         if self.closed {
             return told;
         }
-        let satisfiable = self.capacity.max(self.available);
-        self.queue.iter_mut().for_each(|waiter| waiter.deferred &= waiter.min > satisfiable);
-        loop {
+        while self.available > 0 {
             let available = self.available;
             let satisfiable = self.capacity.max(available);
+            self.queue.iter_mut().for_each(|waiter| waiter.deferred &= waiter.min > satisfiable);
             let Some(at) = self.queue.iter().position(|waiter| !waiter.deferred) else { break };
-            let (name, min) = (self.queue[at].name, self.queue[at].min);
+            let Waiter { name, min, woken, .. } = self.queue[at];
             let is_due = self.is_due(&self.queue[at]);
-            if is_due && min <= available {
-                if !self.queue[at].woken {
+            // A newcomer could make a request above the capacity unsatisfiable again.
+            if min <= available && (is_due || min > self.capacity) {
+                if !woken {
                     told.push(name);
                 }
                 self.grant(name);
             } else if min > satisfiable {
-                self.queue[at].deferred = true;
+                self.queue[at].defer();
             } else if is_due {
                 break;
             } else {
-                let woken = |waiter: &&Waiter| waiter.woken && !waiter.deferred;
                 let Some(at) = self.queue.iter().position(|waiter| !waiter.woken && !waiter.deferred) else { break };
-                let claimed: i64 = self.queue[..at].iter().filter(woken).map(|waiter| waiter.min).sum();
+                self.queue[..at].iter_mut().for_each(|waiter| waiter.claims = !waiter.deferred);
+                let claimed: i64 = self.queue.iter().filter(|waiter| waiter.claims).map(|waiter| waiter.min).sum();
                 let next = &mut self.queue[at];
                 if next.min <= available - claimed {
-                    next.woken = true;
+                    (next.woken, next.claims) = (true, true);
                     told.push(next.name);
                 } else if next.min <= satisfiable {
                     break;
                 } else {
-                    next.deferred = true;
+                    next.defer();
                 }
             }
         }
@@ -925,7 +935,7 @@ impl<'a> Run<'a> {
         match self.expected_take(min) {
             "done" => *count = self.take(up_to),
             "empty" => {
-                self.model.queue.push(Waiter { name, min, up_to, losses: 0, woken: false, deferred: false });
+                self.model.queue.push(Waiter { name, min, up_to, losses: 0, woken: false, claims: false, deferred: false });
                 self.others |= !self.model.is_satisfiable(min);
                 if self.model.available > 0 {
                     let told = self.model.serve();
@@ -960,7 +970,7 @@ impl<'a> Run<'a> {
                 self.model.bypassed = Some(false);
             }
         } else {
-            self.model.queue[at].woken = false;
+            (self.model.queue[at].woken, self.model.queue[at].claims) = (false, false);
         }
         if !gets || self.model.available > 0 {
             let told = self.model.serve();

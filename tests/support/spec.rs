@@ -147,11 +147,10 @@ impl State {
 
     /// The server gives the first one in the line its tokens.
     fn serve(&self) -> Option<Self> {
-        if self.closed || !self.fifo {
-            return None;
-        }
         let at = self.first()?;
-        if self.line[at].min > self.available {
+        let min = self.line[at].min;
+        // In a Barging bucket, only a request above the capacity does not take its tokens itself.
+        if self.closed || min > self.available || !(self.fifo || min > self.capacity) {
             return None;
         }
         let mut next = self.clone();
