@@ -143,10 +143,19 @@ impl<W: Waits> Line<W> {
         self.entries.get_mut(self.woken).map(|entry| (entry, left))
     }
 
-    /// Forgets who was woken, so that all are looked at again.
+    /// Has the waiters from this index on looked at again. Until then they claim nothing: a woken waiter holds up only those behind it.
+    fn look_again_from(&mut self, index: usize) {
+        let Self { entries, woken, claimed } = self;
+        for entry in entries.range_mut(index.min(*woken)..*woken) {
+            if mem::take(&mut entry.claims) {
+                *claimed -= i64::from(entry.min);
+            }
+        }
+        *woken = index.min(*woken);
+    }
+
     fn rescan(&mut self) {
-        self.entries.iter_mut().for_each(|entry| entry.claims = false);
-        (self.woken, self.claimed) = (0, 0);
+        self.look_again_from(0);
     }
 
     /// The waiter with this ticket was woken, and has answered or left: it claims nothing any more. If it sleeps, it is looked at again.
@@ -157,14 +166,14 @@ impl<W: Waits> Line<W> {
             self.claimed -= i64::from(entry.min);
         }
         if entry.waiter.standing() == Standing::Waiting {
-            self.woken = self.woken.min(at);
+            self.look_again_from(at);
         }
     }
 
     fn retain(&mut self, mut keep: impl FnMut(&W) -> bool) {
+        self.rescan();
         self.entries.retain(|entry| keep(&entry.waiter));
         self.entries.shrink_to(SPARE + 2 * self.entries.len());
-        self.rescan();
     }
 }
 
@@ -314,6 +323,8 @@ impl<W: Waits> WaitQueue<W> {
         while self.has_restorable(satisfiable) {
             restored.extend(self.deferred.pop_first().map(|(_, entry)| entry));
         }
+        // Those in front are looked at first.
+        self.takers.rescan();
         restored.sort_unstable_by_key(|entry| entry.ticket);
         let youngest = restored.last().map_or(0, |entry| entry.ticket);
         let has_older = self.takers.entries.front().is_some_and(|head| head.ticket < youngest);
@@ -324,8 +335,6 @@ impl<W: Waits> WaitQueue<W> {
             // Two sorted runs: linear.
             self.takers.entries.make_contiguous().sort_by_key(|entry| entry.ticket);
         }
-        // Those in front are looked at first.
-        self.takers.woken = 0;
     }
 
     #[inline]
