@@ -1,0 +1,205 @@
+//! Changes of the word, as the owner of the queue or beside it.
+
+use core::convert::Infallible;
+use core::task::Waker;
+
+use super::{Combiner, Queue, ReturnOnUnwind};
+use crate::atomic::Phase;
+use crate::state::{Given, Kind, Refused, State};
+use crate::waiter::WakeList;
+
+impl Combiner {
+    /// Takes `n` tokens if that is one plain step; else the error is the word in which it is not.
+    #[inline]
+    pub(crate) fn try_take_fast(&self, n: u32) -> Result<(), State> {
+        self.state.update(|state| Ok((state.take_fast(n).ok_or(state)?, ())))
+    }
+
+    #[inline]
+    pub(crate) fn try_take(&self, n: u32) -> Result<(), Refused> {
+        match self.try_take_fast(n) {
+            Ok(()) => Ok(()),
+            Err(seen) if seen.lacks(n) => Err(Refused::NotNow),
+            Err(_) => self.try_take_up_to(n, n).map(drop),
+        }
+    }
+
+    /// Takes what is there, from `min` to `up_to`.
+    #[cold]
+    pub(crate) fn try_take_up_to(&self, min: u32, up_to: u32) -> Result<u32, Refused> {
+        let mut wakes = WakeList::new();
+        let taken = self.change(&mut wakes, |state| state.take(min, up_to))?;
+        let tokens = ReturnOnUnwind::new(self, taken);
+        drop(wakes);
+        tokens.disarm();
+        Ok(taken)
+    }
+
+    /// Puts back what fits.
+    #[inline]
+    pub(crate) fn give(&self, n: usize) {
+        if !self.state.try_update(|state| state.give_fast(n, self.max)) {
+            self.give_and_serve(n);
+        }
+    }
+
+    /// As [`give`](Self::give), and tells what became of the tokens.
+    #[cold]
+    pub(crate) fn give_and_serve(&self, n: usize) -> Given {
+        let mut wakes = WakeList::new();
+        let give = |state: State| Ok::<_, Infallible>(state.give(n, self.max));
+        if self.state.load().allows_hand_off(n) {
+            if let Some(mut queue) = self.own() {
+                let Ok(given) = match self.hand_off(&mut queue, n) {
+                    Some((seen, waker)) => {
+                        self.finish(queue, seen, &mut wakes);
+                        if let Some(waker) = waker {
+                            waker.wake();
+                        }
+                        Ok(Given { restored: n, paid: 0 })
+                    }
+                    None => self.change_as_owner(queue, &mut wakes, give),
+                };
+                return given;
+            }
+        }
+        let Ok(given) = self.change(&mut wakes, give);
+        given
+    }
+
+    /// Puts in what fits of `n` tokens below the capacity, and tells how many that were.
+    pub(crate) fn top_up(&self, n: usize) -> usize {
+        self.change_always(&mut WakeList::new(), |state| state.top_up(n)).fitted()
+    }
+
+    pub(crate) fn release(&self, n: usize) -> Result<(), Refused> {
+        self.change(&mut WakeList::new(), |state| Ok((state.release(n, self.max)?, ())))
+    }
+
+    #[inline]
+    pub(crate) fn set_capacity(&self, capacity: u32) -> Result<State, Refused> {
+        self.change(&mut WakeList::new(), |state| {
+            let next = state.set_capacity(capacity, self.max)?;
+            Ok((next, next))
+        })
+    }
+
+    /// As [`set_capacity`](Self::set_capacity), if the capacity is `from`; else the error is what it is.
+    pub(crate) fn set_capacity_from(&self, from: u32, capacity: u32) -> Result<State, Result<u32, Refused>> {
+        self.change(&mut WakeList::new(), |state| {
+            if state.capacity() != from {
+                return Err(Ok(state.capacity()));
+            }
+            let next = state.set_capacity(capacity, self.max).map_err(Err)?;
+            Ok((next, next))
+        })
+    }
+
+    /// Makes room for `n` tokens more, which are the caller's.
+    pub(crate) fn grow_and_take(&self, n: usize) -> Result<(), Refused> {
+        let mut wakes = WakeList::new();
+        self.change(&mut wakes, |state| Ok((state.grow_and_take(n, self.max)?, ())))?;
+        let tokens = ReturnOnUnwind::new(self, u32::try_from(n).unwrap_or(self.max));
+        drop(wakes);
+        tokens.disarm();
+        Ok(())
+    }
+
+    pub(crate) fn retire(&self, n: usize) {
+        self.change_always(&mut WakeList::new(), |state| (state.retire(n), ()));
+    }
+
+    /// True for the call that closed the bucket.
+    pub(crate) fn close(&self) -> bool {
+        self.change_always(&mut WakeList::new(), |state| (state.close(), !state.is_closed()))
+    }
+
+    /// Applies a transition, and serves the queue if that lets waiters proceed.
+    ///
+    /// The caller wakes them when it is done with what must not be interrupted by a panic.
+    pub(crate) fn change<R, E>(
+        &self,
+        wakes: &mut WakeList,
+        mut transition: impl FnMut(State) -> Result<(State, R), E>,
+    ) -> Result<R, E> {
+        match self.change_quietly(&mut transition) {
+            Some(done) => done,
+            None => match self.own() {
+                Some(queue) => self.change_as_owner(queue, wakes, transition),
+                None => self.change_and_recheck(wakes, transition),
+            },
+        }
+    }
+
+    /// As [`change`](Self::change), for a transition that is never refused.
+    pub(crate) fn change_always<R>(&self, wakes: &mut WakeList, mut transition: impl FnMut(State) -> (State, R)) -> R {
+        let Ok(result) = self.change(wakes, |state| Ok::<_, Infallible>(transition(state)));
+        result
+    }
+
+    /// Applies a transition if no waiter has to hear of it.
+    #[inline]
+    fn change_quietly<R, E>(&self, transition: &mut impl FnMut(State) -> Result<(State, R), E>) -> Option<Result<R, E>> {
+        let changed = self.state.update(|state| match transition(state) {
+            Ok((next, _)) if state.concerns_waiters(next, self.max) => Err(None),
+            Ok(done) => Ok(done),
+            Err(refused) => Err(Some(refused)),
+        });
+        match changed {
+            Ok(result) => Some(Ok(result)),
+            Err(refused) => refused.map(Err),
+        }
+    }
+
+    #[cold]
+    fn change_as_owner<R, E>(
+        &self,
+        mut queue: Queue,
+        wakes: &mut WakeList,
+        mut transition: impl FnMut(State) -> Result<(State, R), E>,
+    ) -> Result<R, E> {
+        let changed = self.state.update(|state| {
+            let (next, result) = transition(state)?;
+            let next = state.owners_change(next, queue.is_starving_after(state.is_bypassed().into()));
+            Ok((next, (state.is_bypassed() && !next.is_bypassed(), next, result)))
+        });
+        let (seen, result) = match changed {
+            Ok((lost, next, result)) => {
+                if lost {
+                    queue.count_loss();
+                }
+                (next, Ok(result))
+            }
+            Err(refused) => (self.state.load_exact(), Err(refused)),
+        };
+        self.serve(queue, seen, wakes);
+        result
+    }
+
+    /// The queue was owned: the owner serves for this change, or this thread does if the owner has just left (**C3**).
+    #[cold]
+    fn change_and_recheck<R, E>(
+        &self,
+        wakes: &mut WakeList,
+        mut transition: impl FnMut(State) -> Result<(State, R), E>,
+    ) -> Result<R, E> {
+        // C6: in one step.
+        let result = self.state.update(|state| transition(state).map(|(next, result)| (next.recheck_exclusively(), result)))?;
+        self.serve_if_free(wakes);
+        Ok(result)
+    }
+
+    /// Hands `n` returned tokens to the head of the queue, past the word: it would first add them, and then subtract them.
+    #[inline]
+    fn hand_off(&self, queue: &mut Queue, n: usize) -> Option<(State, Option<Waker>)> {
+        let seen = self.state.load_exact();
+        while seen.allows_hand_off(n) {
+            let (head, count) = queue.pop_for_hand_off(n)?;
+            match head.notify(Phase::Granted(count)) {
+                Ok(waker) => return Some((seen, waker)),
+                Err(_) => queue.count_buried(Kind::Take),
+            }
+        }
+        None
+    }
+}

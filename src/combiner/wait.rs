@@ -1,0 +1,171 @@
+//! What waiters do: they queue, are polled, try for themselves, and leave.
+
+use alloc::sync::Arc;
+use core::task::{Poll, Waker};
+
+use super::Combiner;
+use crate::atomic::Phase;
+use crate::state::{Kind, Refused};
+use crate::waiter::{Registration, Waiter, WakeList};
+
+impl Combiner {
+    /// Queues a new waiter. The wakers are for when its registration is safe.
+    #[cold]
+    pub(crate) fn enqueue(&self, waiter: Arc<Waiter>, wakes: &mut WakeList) -> Registration {
+        match self.own_with_patience() {
+            Some(mut queue) => {
+                let mut seen = self.state.load_exact();
+                let rechecks = seen.needs_recheck();
+                if rechecks {
+                    // Those in the inbox came first.
+                    seen = self.recheck(&mut queue);
+                }
+                queue.push(waiter.kind, waiter.min, waiter.up_to, Arc::clone(&waiter));
+                if rechecks {
+                    // RECHECK is cleared, so releasers and watchers rely on this owner.
+                    self.serve(queue, seen, wakes);
+                } else {
+                    self.serve_taker(waiter.kind, queue, seen, wakes);
+                }
+                Registration { waiter, listener: None }
+            }
+            None => {
+                let registration = Registration::listen(waiter, &self.inbox);
+                // C4: first the inbox, then RECHECK.
+                self.state.change(|state| (state.join_inbox(registration.waiter.kind, self.is_fifo()), ()));
+                self.serve_if_free(wakes);
+                registration
+            }
+        }
+    }
+
+    /// Whether the waiter may proceed, and with how many tokens. If not, `waker` is woken when it may; `registered` tells that this is known.
+    ///
+    /// The caller wakes `wakes` when it has noted the result.
+    #[cold]
+    pub(crate) fn poll(
+        &self,
+        waiter: &Arc<Waiter>,
+        waker: &Waker,
+        mut registered: bool,
+        wakes: &mut WakeList,
+    ) -> Poll<Result<u32, Refused>> {
+        // Whether the waker that is registered may have come too late to be taken out by an owner, which must not drop it.
+        let mut replaced = false;
+        loop {
+            match waiter.phase.load() {
+                Phase::Waiting if registered => return Poll::Pending,
+                Phase::Waiting => {
+                    // Then the phase once more: see `set_waker`.
+                    waiter.set_waker(waker);
+                    (registered, replaced) = (true, true);
+                }
+                Phase::Woken => {
+                    if replaced {
+                        drop(waiter.take_waker());
+                    }
+                    if let Some(result) = self.retry(waiter, wakes) {
+                        return Poll::Ready(result);
+                    }
+                    // First the waker, then the phase: from then on, an owner may wake this waiter.
+                    waiter.set_waker(waker);
+                    (registered, replaced) = (true, true);
+                    if waiter.phase.change(Phase::Woken, Phase::Waiting).is_ok() {
+                        self.request_service_after(waiter, true, wakes);
+                    }
+                }
+                phase => {
+                    if replaced {
+                        drop(waiter.take_waker());
+                    }
+                    return Poll::Ready(if let Phase::Granted(count) = phase { Ok(count) } else { Err(Refused::Closed) });
+                }
+            }
+        }
+    }
+
+    /// A waiter that was woken tries for itself. `None` if it has to wait on, at the place that it has kept.
+    fn retry(&self, waiter: &Arc<Waiter>, wakes: &mut WakeList) -> Option<Result<u32, Refused>> {
+        let tried = match waiter.kind {
+            Kind::Take => match self.state.update(|state| state.retry_fast(waiter.min, waiter.up_to).ok_or(())) {
+                Ok(count) => Ok(count),
+                Err(()) => self.change(wakes, |state| state.retry(waiter.min, waiter.up_to)),
+            },
+            _ => self.change(wakes, |state| state.release(1, self.max).map(|next| (next, 0))),
+        };
+        match tried {
+            Ok(count) => {
+                self.leave_served(waiter, wakes);
+                Some(Ok(count))
+            }
+            Err(Refused::Closed) => Some(Err(Refused::Closed)),
+            Err(_) => None,
+        }
+    }
+
+    /// A waiter that has got what it waited for by itself leaves the queue, and those behind it are served.
+    fn leave_served(&self, waiter: &Arc<Waiter>, wakes: &mut WakeList) {
+        let owned = self.own();
+        if let Phase::Granted(twice) = waiter.phase.leave() {
+            // An owner has been quicker, and removed the entry: its tokens go back.
+            if let Some(queue) = owned {
+                self.serve(queue, self.state.load_exact(), wakes);
+            }
+            self.change_always(wakes, |state| state.give(twice as usize, self.max));
+            return;
+        }
+        match owned {
+            Some(mut queue) => {
+                if waiter.kind != Kind::Take || !queue.remove_head_if(|head| Arc::ptr_eq(head, waiter)) {
+                    self.count_dead(waiter.kind);
+                    queue.unclaim(waiter.kind, waiter.ticket.get());
+                }
+                let seen = self.state.load_exact();
+                self.serve_taker(waiter.kind, queue, seen, wakes);
+            }
+            None => {
+                self.count_dead(waiter.kind);
+                self.unseen_answers.add(1);
+                self.state.change(|state| (state.request_recheck(), ()));
+                self.serve_if_free(wakes);
+            }
+        }
+    }
+
+    /// Gives up a registration, and the tokens that it may have been granted.
+    #[cold]
+    pub(crate) fn cancel(&self, mut registration: Registration) {
+        let is_known = registration.discard_listener();
+        let waiter = registration.waiter;
+        let phase = waiter.phase.leave();
+        // Dropped last: that may run user code, which may panic.
+        let waker = waiter.take_waker();
+        match phase {
+            Phase::Granted(count) if count > 0 => self.give(count as usize),
+            // No owner has heard of it.
+            Phase::Waiting | Phase::Woken if is_known => {
+                self.count_dead(waiter.kind);
+                self.request_service_after(&waiter, phase == Phase::Woken, &mut WakeList::new());
+            }
+            _ => {}
+        }
+        drop(waker);
+    }
+
+    fn count_dead(&self, kind: Kind) {
+        match kind {
+            Kind::Take => self.dead_takers.add(1),
+            Kind::Release | Kind::Idle | Kind::Settled => self.dead_others.add(1),
+        }
+    }
+
+    /// A waiter has left, or sleeps again: others may be able to proceed instead. Where it `was_woken`, it claims no tokens any more.
+    fn request_service_after(&self, waiter: &Waiter, was_woken: bool, wakes: &mut WakeList) {
+        // A change even if it leaves an equal word: an owner that looked at the phase before has looked at the word before, so this sees
+        // what that owner served.
+        let needed = self.state.change(|state| (state, state.needs_service(self.max)));
+        if needed || was_woken || waiter.kind != Kind::Take || self.has_many_dead(self.takers.get()) {
+            self.request_service(waiter, wakes);
+        }
+    }
+}
