@@ -4,7 +4,10 @@ extern crate std;
 
 use std::format;
 
+use core::task::Waker;
+
 use super::*;
+use crate::waiter::Registration;
 
 const MAX: u32 = 2;
 const KINDS: [Kind; 4] = [Kind::Take, Kind::Release, Kind::Idle, Kind::Settled];
