@@ -4,9 +4,10 @@ extern crate std;
 
 use std::format;
 
-use core::task::Waker;
+use core::task::{Poll, Waker};
 
 use super::*;
+use crate::state::Refused;
 use crate::waiter::Registration;
 
 const MAX: u32 = 2;
