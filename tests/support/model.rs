@@ -191,15 +191,13 @@ struct Waiter {
     losses: usize,
     /// It was woken to try for itself, and has not answered.
     woken: bool,
-    /// No other waiter is woken for the tokens that it needs.
-    claims: bool,
     /// It is skipped, as the capacity does not allow it.
     deferred: bool,
 }
 
 impl Waiter {
     fn defer(&mut self) {
-        (self.deferred, self.claims) = (true, false);
+        self.deferred = true;
     }
 }
 
@@ -334,11 +332,11 @@ impl Model {
                 break;
             } else {
                 let Some(at) = self.queue.iter().position(|waiter| !waiter.woken && !waiter.deferred) else { break };
-                self.queue[..at].iter_mut().for_each(|waiter| waiter.claims = !waiter.deferred);
-                let claimed: i64 = self.queue.iter().filter(|waiter| waiter.claims).map(|waiter| waiter.min).sum();
+                // Those before it have been woken, and claim what they need. Those behind it do not count.
+                let claimed: i64 = self.queue[..at].iter().filter(|waiter| !waiter.deferred).map(|waiter| waiter.min).sum();
                 let next = &mut self.queue[at];
                 if next.min <= available - claimed {
-                    (next.woken, next.claims) = (true, true);
+                    next.woken = true;
                     told.push(next.name);
                 } else if next.min <= satisfiable {
                     break;
@@ -935,7 +933,7 @@ impl<'a> Run<'a> {
         match self.expected_take(min) {
             "done" => *count = self.take(up_to),
             "empty" => {
-                self.model.queue.push(Waiter { name, min, up_to, losses: 0, woken: false, claims: false, deferred: false });
+                self.model.queue.push(Waiter { name, min, up_to, losses: 0, woken: false, deferred: false });
                 self.others |= !self.model.is_satisfiable(min);
                 if self.model.available > 0 {
                     let told = self.model.serve();
@@ -970,7 +968,7 @@ impl<'a> Run<'a> {
                 self.model.bypassed = Some(false);
             }
         } else {
-            (self.model.queue[at].woken, self.model.queue[at].claims) = (false, false);
+            self.model.queue[at].woken = false;
         }
         if !gets || self.model.available > 0 {
             let told = self.model.serve();
