@@ -4,19 +4,23 @@
 //! the same scenarios with real threads. `LOOM_MAX_PREEMPTIONS=4 cargo loom` goes deeper than the scenarios ask for, and
 //! `cargo loom -- --nocapture 2>/dev/null` tells how many schedules there were.
 //!
-//! Every model finds a fault. They lie in `faults`, each a patch of one line in `src`, and `.ci/faults` plants them one by one.
+//! Every model finds a fault. They are listed in `faults`, and `.ci/faults` plants them one by one.
 //!
 //! Two habits of loom shape the scenarios. It keeps one access for each atomic, so a load that another load follows is
 //! forgotten, and a change that comes later is not tried before it: hence [`race`] lets each of the racers run first.
-//! And it gives up on threads that can hinder each other for ever: here, one who lines up and a server who
-//! takes it out of the queue too soon. Where that can be, the number of preemptions is bounded.
+//! And it gives up on threads that can hinder each other for ever, such as a waiter that is about to listen on the inbox and an owner that
+//! empties it too soon. Where that can be, the number of preemptions is bounded.
+//!
+//! Under loom a waiter does not try again to own the queue (there is no `Backoff`), so two threads suffice to bring it into the inbox. Two
+//! losses make a head starve, and an owner yields after two rounds.
 
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
-use token_bucket::{Fairness, TokenBucket};
+use token_bucket::Fairness;
+pub use token_bucket::TokenBucket;
 
 #[cfg(loom)]
 pub use loom::{future::block_on, sync::atomic, thread};
@@ -37,10 +41,12 @@ std::thread_local! {
 pub fn check(bound: Option<usize>, scenario: impl Fn() + Sync + Send + 'static) {
     let scenario = Arc::new(scenario);
     FIRST.set((0, 1));
+    let mut schedules = 0;
     loop {
-        explore(bound, &scenario);
+        schedules += explore(bound, &scenario);
         let (first, racers) = FIRST.get();
         if first + 1 == racers {
+            assert!(schedules > racers, "there is nothing to explore");
             return;
         }
         FIRST.set((first + 1, racers));
@@ -48,7 +54,7 @@ pub fn check(bound: Option<usize>, scenario: impl Fn() + Sync + Send + 'static) 
 }
 
 #[cfg(loom)]
-fn explore(bound: Option<usize>, scenario: &Arc<impl Fn() + Sync + Send + 'static>) {
+fn explore(bound: Option<usize>, scenario: &Arc<impl Fn() + Sync + Send + 'static>) -> usize {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Instant;
 
@@ -63,18 +69,21 @@ fn explore(bound: Option<usize>, scenario: &Arc<impl Fn() + Sync + Send + 'stati
     });
     let schedules = schedules.load(Ordering::Relaxed);
     println!("{}: {schedules} schedules in {:.1?}", std::thread::current().name().unwrap_or("?"), begin.elapsed());
+    schedules
 }
 
 /// Runs `scenario` many times over.
 #[cfg(not(loom))]
-fn explore(_bound: Option<usize>, scenario: &Arc<impl Fn() + Sync + Send + 'static>) {
+fn explore(_bound: Option<usize>, scenario: &Arc<impl Fn() + Sync + Send + 'static>) -> usize {
+    const TIMES: usize = 500;
     assert!(
         std::env::var_os("TOKEN_BUCKET_LOOM").is_none(),
         "loom is wanted, but this was built without `--cfg loom`: is RUSTFLAGS set?"
     );
-    for _ in 0..500 {
+    for _ in 0..TIMES {
         scenario();
     }
+    TIMES
 }
 
 /// A bucket that can have `max` tokens, and has `capacity`.
@@ -83,7 +92,7 @@ pub fn fifo(max: usize, capacity: usize) -> Arc<TokenBucket> {
     Arc::new(TokenBucket::const_new(max, capacity))
 }
 
-/// As [`fifo`], but newcomers may take tokens past the line.
+/// As [`fifo`], but newcomers may take tokens ahead of the queue.
 #[must_use]
 pub fn barging(max: usize, capacity: usize) -> Arc<TokenBucket> {
     Arc::new(TokenBucket::const_new(max, capacity).with_fairness(Fairness::Barging))
@@ -94,7 +103,20 @@ pub fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// Lines up: the first poll, which finds too little.
+/// As [`poll`], with a waker that is a clone of `waker`, so that its count tells where it is.
+pub fn poll_with<F: Future + Unpin>(future: &mut F, waker: &Arc<Counted>) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut Context::from_waker(&Waker::from(Arc::clone(waker))))
+}
+
+/// A waker that wakes nobody, and can be counted.
+#[derive(Debug)]
+pub struct Counted;
+
+impl Wake for Counted {
+    fn wake(self: Arc<Self>) {}
+}
+
+/// Queues a future: the first poll, which finds too little.
 ///
 /// # Panics
 ///
@@ -166,7 +188,7 @@ pub fn race3<A: Send + 'static, B: Send + 'static, C: Send + 'static>(
     }
 }
 
-/// What must hold when all is done: nobody waits, no token was lost or made, and those in the bucket can be had.
+/// What must hold when all is done: no waiter is left, no token was lost or made, and those in the bucket can be taken.
 ///
 /// `held` tokens are still out, and so many more than were taken have been put in as `deposits` says.
 ///

@@ -1,21 +1,31 @@
-//! Buckets where newcomers may take tokens past the line.
+//! Buckets where newcomers may take tokens ahead of the queue.
 
-use loom_tests::{at_rest, barging, check, poll, queued, race, race3};
+use loom_tests::{Arc, Counted, TokenBucket, at_rest, barging, check, poll, poll_with, queued, race, race3};
 
-/// More than a waiter that has been called may let pass (a model has smaller limits).
-const MANY: usize = if cfg!(loom) { 4 } else { 300 };
+/// As in queue.rs: the losses after which the head is due.
+const STARVING_AFTER: usize = if cfg!(loom) { 2 } else { 16 };
+/// More than a bucket allows.
+const MANY: usize = STARVING_AFTER + 2;
 
-/// Guards `Line::answer`, which has the line served after a waiter has lost and is back in it.
+/// Takes the token if it can, and gives it back at once; so often that succeeded.
+fn bypass(bucket: &TokenBucket) -> usize {
+    bucket.try_take().map_or(0, |token| {
+        drop(token);
+        1
+    })
+}
+
+/// Guards `Combiner::poll`: a woken waiter that has lost sleeps again, and has the queue looked at.
 #[test]
-fn barge_past_a_waiter() {
-    check(Some(3), || {
+fn bypass_of_a_waiter() {
+    check(Some(2), || {
         let bucket = barging(1, 1);
         let token = bucket.try_take_owned().unwrap();
         race(
             &bucket,
             |bucket| {
                 drop(token);
-                drop(bucket.try_take());
+                bypass(bucket);
             },
             |bucket| drop(bucket.take().wait().unwrap()),
         );
@@ -23,10 +33,10 @@ fn barge_past_a_waiter() {
     });
 }
 
-/// As `barge_past_a_waiter`, with three threads.
+/// As `bypass_of_a_waiter`, with three threads.
 #[test]
-fn two_waiters_and_a_drop() {
-    check(Some(2), || {
+fn two_waiters_and_a_return() {
+    check(Some(1), || {
         let bucket = barging(1, 1);
         let token = bucket.try_take_owned().unwrap();
         let first = queued(bucket.take_owned());
@@ -35,7 +45,7 @@ fn two_waiters_and_a_drop() {
             &bucket,
             |bucket| {
                 drop(token);
-                drop(bucket.try_take());
+                bypass(bucket);
             },
             |_| drop(first.wait().unwrap()),
             |_| drop(second.wait().unwrap()),
@@ -44,10 +54,9 @@ fn two_waiters_and_a_drop() {
     });
 }
 
-/// Guards `Line::answer`, which ends the patience with a waiter before the word tells that it has lost, and `Line::poll`,
-/// which then puts the waker anew.
+/// Guards `Combiner::poll`, which puts the waker before the phase tells that the waiter sleeps again, and `Waiter::set_waker`.
 #[test]
-fn loser_against_drop() {
+fn loser_against_a_return() {
     check(Some(3), || {
         let bucket = barging(1, 1);
         let token = bucket.try_take_owned().unwrap();
@@ -59,9 +68,51 @@ fn loser_against_drop() {
     });
 }
 
-/// Guards `Line::plan`, which sets the patience before it calls: the waiter ends it.
+/// Guards `Waiter::notify`: the owner grants tokens to a starving waiter that was woken, and goes back to sleep at that moment. And
+/// `Combiner::leave_served`: if that waiter takes tokens for itself at that moment, those that were granted go back.
 #[test]
-fn call_against_drop() {
+fn starving_loser_against_a_return() {
+    check(Some(2), || {
+        let bucket = barging(2, 1);
+        let mut token = bucket.try_take_owned().unwrap();
+        let first = queued(bucket.take_owned());
+        // The last of these is counted by the return below.
+        for _ in 0..STARVING_AFTER {
+            drop(token);
+            token = bucket.try_take_owned().unwrap();
+        }
+        race(&bucket, |_| drop(token), |_| drop(first.wait().unwrap()));
+        at_rest(&bucket, 0, 0);
+    });
+}
+
+/// As `starving_loser_against_a_return`, where there is a token for it already.
+#[test]
+fn starving_waiter_takes_a_token_and_is_granted_one() {
+    check(Some(2), || {
+        let bucket = barging(2, 2);
+        let one = bucket.try_take_owned().unwrap();
+        let mut two = bucket.try_take_owned().unwrap();
+        let first = queued(bucket.take_owned());
+        for _ in 0..STARVING_AFTER {
+            drop(two);
+            two = bucket.try_take_owned().unwrap();
+        }
+        race(
+            &bucket,
+            |_| {
+                drop(two);
+                drop(one);
+            },
+            |_| drop(first.wait().unwrap()),
+        );
+        at_rest(&bucket, 0, 0);
+    });
+}
+
+/// Guards `WaitQueue::rescan`: a waiter that has answered claims nothing any more, so the next one is woken.
+#[test]
+fn waiter_that_was_served_makes_way() {
     check(Some(3), || {
         let bucket = barging(1, 1);
         let token = bucket.try_take_owned().unwrap();
@@ -73,9 +124,9 @@ fn call_against_drop() {
     });
 }
 
-/// Guards `Line::answer`, by which a waiter that was served calls the next one, if there are tokens that were left to it.
+/// Guards `WaitQueue::next`, which wakes as many as there are tokens for.
 #[test]
-fn called_one_calls_the_next() {
+fn two_are_woken_by_one_return() {
     check(Some(3), || {
         let bucket = barging(2, 2);
         let tokens = bucket.try_take_many_owned(2).unwrap();
@@ -87,10 +138,27 @@ fn called_one_calls_the_next() {
     });
 }
 
-/// Guards `Line::plan`, which passes over a waiter that has been called for too long, and keeps its place.
+/// Guards `WaitQueue::next`: a woken waiter that is not polled claims one token, and the next token wakes the next waiter.
 #[test]
-fn called_one_does_not_come() {
+fn woken_waiter_that_is_not_polled() {
     check(Some(3), || {
+        let bucket = barging(2, 2);
+        let one = bucket.try_take_owned().unwrap();
+        let two = bucket.try_take_owned().unwrap();
+        let first = queued(bucket.take_owned());
+        let second = queued(bucket.take_owned());
+        race(&bucket, |_| drop(one), |_| drop(two));
+        // It is polled before it was woken, if it was not.
+        second.wait().unwrap().forget();
+        first.wait().unwrap().forget();
+        at_rest(&bucket, 2, 0);
+    });
+}
+
+/// As `woken_waiter_that_is_not_polled`, against tokens that come one by one.
+#[test]
+fn woken_waiter_does_not_run() {
+    check(Some(2), || {
         let bucket = barging(2 * MANY, 1);
         let token = bucket.try_take_owned().unwrap();
         let first = queued(bucket.take_owned());
@@ -110,7 +178,53 @@ fn called_one_does_not_come() {
     });
 }
 
-/// Guards `Line::plan`, which grants the tokens to a waiter that has lost too often.
+/// Guards `State::owners_change` and `State::recheck_exclusively` (C6): the head is bypassed [`STARVING_AFTER`] times at most, in any schedule.
+#[test]
+fn bypasses_are_bounded() {
+    check(Some(3), || {
+        let bucket = barging(1, 1);
+        let token = bucket.try_take_owned().unwrap();
+        let mut first = queued(bucket.take_owned());
+        let (before, after) = race(
+            &bucket,
+            |bucket| {
+                drop(token);
+                (0..STARVING_AFTER).map(|_| bypass(bucket)).sum::<usize>()
+            },
+            |bucket| (0..STARVING_AFTER).map(|_| bypass(bucket)).sum::<usize>(),
+        );
+        let last = (0..MANY).map(|_| bypass(&bucket)).sum::<usize>();
+        assert!(before + after + last <= STARVING_AFTER, "bypassed {before}, {after} and {last} times");
+        assert!(poll(&mut first).is_ready());
+        at_rest(&bucket, 0, 0);
+    });
+}
+
+/// As `bypasses_are_bounded`, for a waiter that is about to join the queue through the inbox.
+#[test]
+fn bypasses_of_an_arrival_are_bounded() {
+    check(Some(2), || {
+        let bucket = barging(1, 1);
+        let token = bucket.try_take_owned().unwrap();
+        drop(queued(bucket.take()));
+        let (_, first) = race(
+            &bucket,
+            |_| drop(token),
+            |bucket| {
+                let mut first = bucket.take_owned();
+                poll(&mut first).is_pending().then_some(first)
+            },
+        );
+        if let Some(mut first) = first {
+            let bypasses = (0..MANY).map(|_| bypass(&bucket)).sum::<usize>();
+            assert!(bypasses <= STARVING_AFTER, "bypassed {bypasses} times");
+            assert!(poll(&mut first).is_ready());
+        }
+        at_rest(&bucket, 0, 0);
+    });
+}
+
+/// Guards `WaitQueue::next`, which grants the tokens to a head that is due: two compete for them.
 #[test]
 fn starving_waiter_is_served() {
     check(Some(3), || {
@@ -125,13 +239,13 @@ fn starving_waiter_is_served() {
             }
             assert!(poll(&mut first).is_pending());
         }
-        assert!(token.is_none(), "barged without end");
+        assert!(token.is_none(), "bypassed without end");
         race(&bucket, |bucket| drop(bucket.take().wait().unwrap()), |_| drop(first.wait().unwrap()));
         at_rest(&bucket, 0, 0);
     });
 }
 
-/// Guards `Line::plan`, which shuts newcomers out for a waiter that was passed over too often.
+/// Guards `WaitQueue::summary`: newcomers are shut out for a head that is due, and wants more than there is.
 #[test]
 fn starving_head_is_served() {
     check(Some(3), || {
@@ -146,9 +260,39 @@ fn starving_head_is_served() {
                 break;
             }
         }
-        assert!(one.is_none(), "barged without end");
-        race(&bucket, |_| drop(two), |bucket| drop(bucket.try_take()));
+        assert!(one.is_none(), "bypassed without end");
+        let ((), newcomer) = race(&bucket, |_| drop(two), |bucket| bucket.try_take_owned().ok());
+        assert!(newcomer.is_none(), "the head is due");
         drop(first.wait().unwrap());
+        at_rest(&bucket, 0, 0);
+    });
+}
+
+/// Guards `Combiner::poll`, which takes out the waker that it has put while the owner woke the waiter: the entry may stay, and whoever
+/// removes it must not drop a waker (C1).
+#[test]
+fn no_waker_stays_with_the_entry() {
+    check(Some(3), || {
+        let bucket = barging(2, 2);
+        let tokens = bucket.try_take_many_owned(2).unwrap();
+        let first = queued(bucket.take_owned());
+        let mut second = queued(bucket.take_owned());
+        let waker = Arc::new(Counted);
+        let inner = Arc::clone(&waker);
+        race(
+            &bucket,
+            |_| drop(tokens),
+            move |_| {
+                if poll_with(&mut second, &inner).is_ready() {
+                    drop((second, inner));
+                    return None;
+                }
+                Some(second)
+            },
+        )
+        .1
+        .map_or_else(|| assert_eq!(Arc::strong_count(&waker), 1, "the entry has kept the waker"), drop);
+        drop(first);
         at_rest(&bucket, 0, 0);
     });
 }

@@ -2,8 +2,8 @@
 
 use loom_tests::{at_rest, barging, check, fifo, queued, race, race3};
 
-/// Guards `Line::hand_over`, which gives the tokens back if the waiter has left, `Line::cancel`, which gives them back if
-/// it leaves with a grant, and `Line::others_wait`, by which QUEUED stays for the next one.
+/// Guards `Combiner::hand_off`, which passes over a waiter that has left, `Combiner::cancel`, which gives back what the waiter was
+/// granted, and HAS_WAITERS, which stays for the next one (C2, C5).
 #[test]
 fn cancel_against_grant() {
     check(Some(4), || {
@@ -17,10 +17,10 @@ fn cancel_against_grant() {
     });
 }
 
-/// As `cancel_against_grant`, with one that lines up meanwhile.
+/// As `cancel_against_grant`, with a waiter that comes meanwhile.
 #[test]
 fn cancel_grant_and_take() {
-    check(Some(2), || {
+    check(Some(1), || {
         let bucket = fifo(1, 1);
         let token = bucket.try_take_owned().unwrap();
         let first = queued(bucket.take_owned());
@@ -29,7 +29,7 @@ fn cancel_grant_and_take() {
     });
 }
 
-/// Guards `Line::leave`, which tells the line before it is counted out: one waits all along, so who comes now gets nothing.
+/// Guards NO_BARGING: a waiter is queued all along, so a newcomer gets nothing.
 #[test]
 fn cancel_grant_and_newcomer() {
     check(Some(3), || {
@@ -44,10 +44,10 @@ fn cancel_grant_and_newcomer() {
     });
 }
 
-/// Guards `Line::hand_over`, as `cancel_against_grant`, where two are served together.
+/// Guards `Combiner::hand_over`, which gives the tokens back if the waiter has left (C5), where two are served.
 #[test]
 fn cancel_against_two_grants() {
-    check(Some(4), || {
+    check(Some(3), || {
         let bucket = fifo(2, 2);
         let tokens = bucket.try_take_many_owned(2).unwrap();
         let first = queued(bucket.take_owned());
@@ -58,10 +58,10 @@ fn cancel_against_two_grants() {
     });
 }
 
-/// Guards `Line::hand_over`, which gives back the tokens of all who have left.
+/// As `cancel_against_two_grants`: both leave.
 #[test]
 fn cancel_two_against_two_grants() {
-    check(Some(3), || {
+    check(Some(2), || {
         let bucket = fifo(3, 3);
         let tokens = bucket.try_take_many_owned(3).unwrap();
         let first = queued(bucket.take_owned());
@@ -71,10 +71,11 @@ fn cancel_two_against_two_grants() {
     });
 }
 
-/// Guards `State::call`, which sets AGAIN for a server at work: it may be about to rest, as the head wants more than there is.
+/// Guards `Combiner::request_service_after`: the owner may be about to leave, as the head wants more than there is, so a waiter
+/// that leaves sets RECHECK (C3).
 #[test]
-fn cancel_the_head_against_drop() {
-    check(None, || {
+fn cancel_the_head_against_a_return() {
+    check(Some(3), || {
         let bucket = fifo(2, 2);
         let one = bucket.try_take_owned().unwrap();
         let two = bucket.try_take_owned().unwrap();
@@ -87,7 +88,7 @@ fn cancel_the_head_against_drop() {
     });
 }
 
-/// Guards `Line::leave`, which has the line served if the head leaves: those behind it can go on.
+/// Guards `State::needs_service`: the waiters behind a head that leaves may proceed with the tokens that are there.
 #[test]
 fn cancel_the_head_against_take() {
     check(Some(3), || {
@@ -100,10 +101,10 @@ fn cancel_the_head_against_take() {
     });
 }
 
-/// Guards `Line::leave` where the head has just been brought back.
+/// As `cancel_the_head_against_a_return`, where the head has just got its place back.
 #[test]
-fn cancel_aside_against_growth() {
-    check(Some(4), || {
+fn cancel_a_deferred_request_against_growth() {
+    check(Some(3), || {
         let bucket = fifo(2, 1);
         let first = queued(bucket.take_many_owned(2));
         let token = bucket.try_take_owned().unwrap();
@@ -115,10 +116,10 @@ fn cancel_aside_against_growth() {
     });
 }
 
-/// Guards `Line::leave` where the waiter has been called: the next one is to be called for what it leaves.
+/// Guards `Combiner::cancel` where the waiter has been woken: it claims its token no more, and the next one is woken.
 #[test]
-fn cancel_against_call() {
-    check(None, || {
+fn cancel_against_a_wake() {
+    check(Some(3), || {
         let bucket = barging(1, 1);
         let token = bucket.try_take_owned().unwrap();
         let first = queued(bucket.take_owned());
@@ -129,10 +130,10 @@ fn cancel_against_call() {
     });
 }
 
-/// Guards `Line::leave`, which ends the patience with a waiter that had been called, and does so before the word tells of it.
+/// As `cancel_against_a_wake`, where a newcomer has taken the token meanwhile.
 #[test]
-fn cancel_called_against_drop() {
-    check(None, || {
+fn cancel_a_woken_waiter_against_a_return() {
+    check(Some(3), || {
         let bucket = barging(1, 1);
         let token = bucket.try_take_owned().unwrap();
         let first = queued(bucket.take_owned());
@@ -145,10 +146,10 @@ fn cancel_called_against_drop() {
     });
 }
 
-/// Guards `Line::plan`, which ends the patience with a waiter that has left while it was called.
+/// Guards `WaitQueue::bury`: a waiter that left while it was woken is not in the way of one that comes later.
 #[test]
-fn call_comes_too_late() {
-    check(None, || {
+fn cancel_of_the_last_waiter_against_a_wake() {
+    check(Some(3), || {
         let bucket = barging(1, 1);
         let token = bucket.try_take_owned().unwrap();
         let first = queued(bucket.take_owned());
@@ -156,6 +157,60 @@ fn call_comes_too_late() {
         let token = bucket.try_take_owned().unwrap();
         let second = queued(bucket.take_owned());
         drop(token);
+        drop(second.wait().unwrap());
+        at_rest(&bucket, 0, 0);
+    });
+}
+
+/// Guards `WaitQueue::next`, which passes over a waiter that has left in the middle of the queue.
+#[test]
+fn cancel_in_the_middle_against_two_returns() {
+    check(Some(3), || {
+        let bucket = fifo(2, 2);
+        let one = bucket.try_take_owned().unwrap();
+        let two = bucket.try_take_owned().unwrap();
+        let first = queued(bucket.take_owned());
+        let second = queued(bucket.take_owned());
+        let third = queued(bucket.take_owned());
+        race(
+            &bucket,
+            |_| {
+                drop(one);
+                drop(two);
+            },
+            |_| drop(second),
+        );
+        first.wait().unwrap().forget();
+        third.wait().unwrap().forget();
+        at_rest(&bucket, 2, 0);
+    });
+}
+
+/// Guards `Combiner::hand_off` and `Combiner::cancel` (C5): a token that was handed to a waiter past the word goes to the next one if the waiter leaves.
+#[test]
+fn cancel_against_a_hand_off_and_a_take() {
+    check(Some(2), || {
+        let bucket = fifo(1, 1);
+        let token = bucket.try_take_owned().unwrap();
+        let first = queued(bucket.take_owned());
+        race3(&bucket, |_| drop(token), |_| drop(first), |bucket| drop(bucket.try_take()));
+        at_rest(&bucket, 0, 0);
+    });
+}
+
+/// Guards `Combiner::cancel`, which gives up a starving waiter that was granted tokens while it was woken.
+#[test]
+fn cancel_a_starving_waiter_against_a_return() {
+    check(Some(3), || {
+        let bucket = barging(1, 1);
+        let mut token = bucket.try_take_owned().unwrap();
+        let first = queued(bucket.take_owned());
+        for _ in 0..if cfg!(loom) { 2 } else { 16 } {
+            drop(token);
+            token = bucket.try_take_owned().unwrap();
+        }
+        let second = queued(bucket.take_owned());
+        race(&bucket, |_| drop(token), |_| drop(first));
         drop(second.wait().unwrap());
         at_rest(&bucket, 0, 0);
     });

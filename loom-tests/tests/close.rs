@@ -2,20 +2,21 @@
 
 use loom_tests::{at_rest, barging, check, fifo, queued, race, race3};
 
-/// Guards `State::close`, which has everybody sent home, and `State::enqueue`, which refuses those who come too late for that.
+/// Guards `State::concerns_waiters`, by which a close has the queue served, and `State::settle`, which refuses once the bucket is closed.
 #[test]
 fn close_against_take() {
-    check(None, || {
+    check(Some(3), || {
         let bucket = fifo(1, 0);
         race(&bucket, |bucket| assert!(bucket.close()), |bucket| bucket.take().wait().map(drop).unwrap_err());
         at_rest(&bucket, 0, 0);
     });
 }
 
-/// Guards `Line::dismiss`: a waiter is either sent home or has been granted its tokens, and keeps them.
+/// Guards `Combiner::close_waiters` and `Combiner::hand_off`: a waiter is either told of the close or has been granted its tokens, and
+/// keeps them.
 #[test]
-fn close_against_drop() {
-    check(None, || {
+fn close_against_a_return() {
+    check(Some(3), || {
         let bucket = fifo(1, 1);
         let token = bucket.try_take_owned().unwrap();
         let first = queued(bucket.take_owned());
@@ -28,10 +29,10 @@ fn close_against_drop() {
     });
 }
 
-/// Guards `Line::dismiss` against those who leave.
+/// Guards `Combiner::close_waiters` against waiters that leave.
 #[test]
 fn close_against_cancel() {
-    check(Some(4), || {
+    check(Some(3), || {
         let bucket = fifo(1, 0);
         let first = queued(bucket.take_owned());
         let second = queued(bucket.take_owned());
@@ -44,7 +45,7 @@ fn close_against_cancel() {
 /// Guards `State::set_capacity`, which refuses from the close on.
 #[test]
 fn close_against_growth() {
-    check(Some(2), || {
+    check(Some(1), || {
         let bucket = fifo(1, 0);
         let (grown, taken, closed_with) = race3(
             &bucket,
@@ -61,10 +62,10 @@ fn close_against_growth() {
     });
 }
 
-/// Guards `Line::dismiss`, which also empties the desk.
+/// Guards `WaitQueue::take_all`, which includes deferred requests.
 #[test]
-fn close_against_those_aside() {
-    check(None, || {
+fn close_against_a_deferred_request() {
+    check(Some(3), || {
         let bucket = fifo(2, 1);
         let first = queued(bucket.take_many_owned(2));
         let (grown, _) = race(&bucket, |bucket| bucket.set_capacity(2).is_ok(), |bucket| bucket.close());
@@ -75,7 +76,7 @@ fn close_against_those_aside() {
     });
 }
 
-/// Guards `Line::dismiss`, which sends home all who wait for room.
+/// Guards `WaitQueue::take_all`, which includes releasers.
 #[test]
 fn close_against_release() {
     check(Some(3), || {
@@ -87,7 +88,7 @@ fn close_against_release() {
     });
 }
 
-/// Guards `Line::answer`, which looks whether the bucket was closed while the waiter was not in the line.
+/// Guards `Waiter::notify`: a woken waiter may go back to sleep while it is told of the close.
 #[test]
 fn close_against_a_loser() {
     check(Some(3), || {
@@ -102,7 +103,7 @@ fn close_against_a_loser() {
     });
 }
 
-/// Guards `State::enqueue`, which refuses in a closed bucket, also one that has been taken out before it had quite lined up.
+/// Guards `Combiner::serve`, which tells of the close all that come too late for it.
 #[test]
 fn close_against_two_takers() {
     check(Some(3), || {
@@ -120,10 +121,10 @@ fn close_against_two_takers() {
     });
 }
 
-/// Guards `TokenBucket::close_for`: one of two has closed it.
+/// Guards `Combiner::close`: one of two has closed it.
 #[test]
 fn close_against_close() {
-    check(None, || {
+    check(Some(3), || {
         let bucket = fifo(1, 0);
         let first = queued(bucket.take_owned());
         let (one, two) = race(&bucket, |bucket| bucket.close(), |bucket| bucket.close());

@@ -1,13 +1,12 @@
 //! Waiting for all tokens to be back.
 
 use loom_tests::atomic::{AtomicUsize, Ordering::Relaxed};
-use loom_tests::{Arc, at_rest, check, fifo, poll, queued, race, race3};
+use loom_tests::{Arc, at_rest, barging, check, fifo, poll, queued, race, race3};
 
-/// Guards `State::show`, which has the line served when the last token comes back, and `Line::watch`, which listens first
-/// and changes the word then.
+/// Guards HAS_DEFERRED, by which the last token that comes back has the queue served, and `State::settle`, if it has come before.
 #[test]
-fn idle_against_drop() {
-    check(None, || {
+fn idle_against_a_return() {
+    check(Some(3), || {
         let bucket = fifo(1, 1);
         let token = bucket.try_take_owned().unwrap();
         race(&bucket, |_| drop(token), |bucket| bucket.idle().wait());
@@ -15,13 +14,10 @@ fn idle_against_drop() {
     });
 }
 
-/// Guards `State::await_all`, which sets AGAIN for a server at work: here one who leaves, and is about to clear ASIDE. For the word
-/// has that already, so nothing else tells of the newcomer.
-///
-/// And `Line::watch`, which counts before the word tells of it.
+/// Guards `State::join_inbox`, which sets RECHECK: the owner, to which a watcher that leaves has come, is about to clear HAS_DEFERRED.
 #[test]
-fn idle_meets_server() {
-    check(Some(3), || {
+fn idle_against_an_owner_that_leaves() {
+    check(Some(2), || {
         let bucket = fifo(1, 1);
         let token = bucket.try_take_owned().unwrap();
         race(
@@ -36,7 +32,7 @@ fn idle_meets_server() {
     });
 }
 
-/// Guards `Line::plan`, which keeps ASIDE while somebody watches.
+/// Guards `WaitQueue::summary`: HAS_DEFERRED stays while a watcher is queued, and a token that goes on to a taker is not back.
 #[test]
 fn idle_behind_a_taker() {
     check(Some(3), || {
@@ -55,7 +51,7 @@ fn idle_behind_a_taker() {
     });
 }
 
-/// Guards `Line::plan`, by which the server stays after a grant that has left all there should be.
+/// Guards `Combiner::serve`, which looks at watchers after grants, as these may leave all the tokens there should be.
 #[test]
 fn idle_behind_a_taker_and_deposits() {
     check(Some(3), || {
@@ -68,10 +64,10 @@ fn idle_behind_a_taker_and_deposits() {
     });
 }
 
-/// Guards `Line::call_watchers`, which calls nobody while a token is out: the server that looks at the first token serves nobody.
+/// Guards `WaitQueue::take_watchers`, which takes no watcher while a token is outstanding.
 #[test]
-fn idle_sees_what_was_before_the_last_drop() {
-    check(Some(3), || {
+fn idle_sees_what_was_before_the_last_return() {
+    check(Some(2), || {
         let bucket = fifo(2, 2);
         let number = Arc::new(AtomicUsize::new(0));
         let written = Arc::clone(&number);
@@ -94,10 +90,10 @@ fn idle_sees_what_was_before_the_last_drop() {
     });
 }
 
-/// Guards `Line::dismiss`, which keeps ASIDE while somebody watches, and calls them if a token came back before it.
+/// Guards `Combiner::serve`, which serves watchers in a closed bucket as well.
 #[test]
 fn idle_against_close() {
-    check(Some(2), || {
+    check(Some(1), || {
         let bucket = fifo(1, 1);
         let token = bucket.try_take_owned().unwrap();
         race3(&bucket, |bucket| bucket.close(), |_| drop(token), |bucket| bucket.idle().wait());
@@ -105,11 +101,11 @@ fn idle_against_close() {
     });
 }
 
-/// Guards `State::give_plainly`, which does not pass by those who watch: only one of two who bring tokens back knows that it
-/// was the last. And `Line::call_watchers`, which calls all.
+/// Guards `State::give_fast`, which refuses while a watcher is queued: only one of two that give back knows that it was the last. And
+/// `WaitQueue::take_watchers`, which takes all.
 #[test]
-fn idle_against_two_drops() {
-    check(Some(2), || {
+fn idle_against_two_returns() {
+    check(Some(1), || {
         let bucket = fifo(2, 2);
         let one = bucket.try_take_owned().unwrap();
         let two = bucket.try_take_owned().unwrap();
@@ -120,27 +116,133 @@ fn idle_against_two_drops() {
     });
 }
 
-/// Guards `State::stays_whole`, and `Line::plan`, which makes it so: who has taken a token, and lines up then, is not told that all
-/// are back because the server has seen them.
+/// Guards `Combiner::recheck`, which looks at the word after it has emptied the inbox: a thread that has taken a token, and waits then, is not
+/// told of a state that had passed before.
 #[test]
-fn idle_of_one_who_holds_a_token() {
+fn idle_of_a_thread_that_holds_a_token() {
     check(Some(3), || {
         let bucket = fifo(2, 1);
         bucket.try_release().unwrap();
         let first = queued(bucket.release());
-        race(
+        let ((), taken) = race(
             &bucket,
-            |bucket| bucket.try_take().unwrap().forget(),
+            |bucket| bucket.take().wait().unwrap().forget(),
             |bucket| {
-                let token = bucket.try_take().unwrap();
+                // Refused while the owner is about to look at what the other thread has done.
+                let Ok(token) = bucket.try_take() else { return 0 };
                 if bucket.available() == 0 {
                     let mut idle = bucket.idle();
                     assert!(poll(&mut idle).is_pending() && poll(&mut idle).is_pending());
                 }
                 token.forget();
+                1
             },
         );
         first.wait().unwrap();
+        at_rest(&bucket, 1 + taken, 2);
+    });
+}
+
+/// Guards `Combiner::recheck`, as `idle_of_a_thread_that_holds_a_token`: here the owner clears RECHECK, and the thread takes a token and waits
+/// before the inbox is emptied.
+#[test]
+fn idle_of_a_thread_that_has_just_taken_a_token() {
+    check(Some(3), || {
+        let bucket = barging(4, 1);
+        bucket.try_release_many(2).unwrap();
+        let first = queued(bucket.take_many_owned(4));
+        race(
+            &bucket,
+            |_| drop(first),
+            |bucket| {
+                let other = queued(bucket.take_many(4));
+                bucket.try_take_many(3).unwrap().forget();
+                let mut idle = bucket.idle();
+                assert!(poll(&mut idle).is_pending() && poll(&mut idle).is_pending(), "it holds a token");
+                drop(other);
+            },
+        );
+        at_rest(&bucket, 3, 2);
+    });
+}
+
+/// Guards `State::concerns_waiters`: a deficit that is paid off has the queue served.
+#[test]
+fn settled_against_a_return() {
+    check(Some(3), || {
+        let bucket = fifo(2, 2);
+        let one = bucket.try_take_owned().unwrap();
+        let two = bucket.try_take_owned().unwrap();
+        bucket.set_capacity(1).unwrap();
+        race(&bucket, |_| drop(one), |bucket| bucket.settled().wait());
+        drop(two);
+        at_rest(&bucket, 0, 0);
+    });
+}
+
+/// As `settled_against_a_return`, where a growth settles the deficit, and a watcher is queued already.
+#[test]
+fn settled_against_a_return_and_growth() {
+    check(Some(1), || {
+        let bucket = fifo(3, 3);
+        let one = bucket.try_take_owned().unwrap();
+        let two = bucket.try_take_many_owned(2).unwrap();
+        bucket.set_capacity(1).unwrap();
+        let other = queued(bucket.settled());
+        race3(
+            &bucket,
+            |_| drop(one),
+            |bucket| {
+                bucket.set_capacity(2).unwrap();
+            },
+            |bucket| bucket.settled().wait(),
+        );
+        other.wait();
+        drop(two);
+        at_rest(&bucket, 0, 0);
+    });
+}
+
+/// Guards `Combiner::serve_others`: a watcher hears of a growth that ends the deficit, not of the return before it.
+#[test]
+fn settled_against_a_taker() {
+    check(Some(3), || {
+        let bucket = fifo(2, 2);
+        let tokens = bucket.try_take_many_owned(2).unwrap();
+        bucket.set_capacity(1).unwrap();
+        let first = queued(bucket.take_owned());
+        race(&bucket, |_| drop(tokens), |bucket| bucket.settled().wait());
+        drop(first.wait().unwrap());
+        at_rest(&bucket, 0, 0);
+    });
+}
+
+/// Guards `State::concerns_waiters`: the bucket is idle if the last outstanding token is retired.
+#[test]
+fn idle_against_a_retirement() {
+    check(Some(3), || {
+        let bucket = fifo(2, 2);
+        let token = bucket.try_take_owned().unwrap();
+        race(&bucket, |_| token.retire(), |bucket| bucket.idle().wait());
+        at_rest(&bucket, 0, 0);
+    });
+}
+
+/// As `idle_against_a_retirement`, with tokens that a growth brings, and that come back.
+#[test]
+fn idle_against_grow_and_take() {
+    check(Some(3), || {
+        let bucket = fifo(2, 1);
+        let token = bucket.try_take_owned().unwrap();
+        race(
+            &bucket,
+            |bucket| {
+                let other = bucket.grow_and_take(1).unwrap();
+                drop(token);
+                drop(other);
+            },
+            |bucket| bucket.idle().wait(),
+        );
         at_rest(&bucket, 0, 0);
     });
 }

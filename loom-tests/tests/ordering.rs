@@ -5,13 +5,13 @@ use std::task::Poll;
 use loom_tests::atomic::{AtomicUsize, Ordering::Relaxed};
 use loom_tests::{Arc, at_rest, barging, check, fifo, poll, queued, race, race3};
 
-/// A number to be written before a token comes back, and to be read by who gets it.
+/// A number to be written before a token comes back, and to be read by the thread that gets it.
 fn number() -> (Arc<AtomicUsize>, Arc<AtomicUsize>) {
     let number = Arc::new(AtomicUsize::new(0));
     (Arc::clone(&number), number)
 }
 
-/// Guards `AtomicState::update`: a drop releases, a take acquires.
+/// Guards `AtomicState::update`: a return releases, a take acquires.
 #[test]
 fn take_sees_what_was_before_the_drop() {
     check(None, || {
@@ -34,7 +34,7 @@ fn take_sees_what_was_before_the_drop() {
     });
 }
 
-/// As `take_sees_what_was_before_the_drop`, through one who took and gave back in between.
+/// As `take_sees_what_was_before_the_drop`, through a thread that took and gave back in between.
 #[test]
 fn take_sees_what_was_before_two_drops() {
     check(Some(3), || {
@@ -61,7 +61,7 @@ fn take_sees_what_was_before_two_drops() {
 /// Guards `AtomicState::update`: a resize releases.
 #[test]
 fn take_sees_what_was_before_the_growth() {
-    check(None, || {
+    check(Some(3), || {
         let bucket = fifo(1, 0);
         let (written, read) = number();
         race(
@@ -125,11 +125,11 @@ fn refusal_sees_what_was_before_the_close() {
     });
 }
 
-/// Guards `AtomicPhase`: a grant carries on what the server saw. The waiter is at the desk already, so there is no
-/// lock that it would share with the one who serves it.
+/// Guards `AtomicPhase`: a grant releases what the owner saw, and the poll acquires it. The waiter is in the queue already, so its
+/// thread and the owner share no lock.
 #[test]
 fn grant_carries_on_what_was_before_the_drop() {
-    check(None, || {
+    check(Some(3), || {
         let bucket = fifo(2, 2);
         let (written, read) = number();
         let one = bucket.try_take_owned().unwrap();
@@ -154,7 +154,7 @@ fn grant_carries_on_what_was_before_the_drop() {
     });
 }
 
-/// As `grant_carries_on_what_was_before_the_drop`: what one did who gave back, another serves to a third.
+/// As `grant_carries_on_what_was_before_the_drop`: what one thread did before it gave back, another one hands on to a third.
 #[test]
 fn grant_carries_on_what_others_did() {
     check(Some(2), || {
@@ -183,7 +183,58 @@ fn grant_carries_on_what_others_did() {
     });
 }
 
-/// Guards `AtomicState::replace`, which acquires: the word may be what it was, though it has changed meanwhile.
+/// Guards `AtomicPhase::leave`, which acquires: a token was handed past the word to a waiter that leaves, and the next taker sees what was done before
+/// it came back.
+#[test]
+fn hand_off_to_a_waiter_that_leaves_carries_on() {
+    check(Some(3), || {
+        let bucket = fifo(1, 1);
+        let (written, read) = number();
+        let token = bucket.try_take_owned().unwrap();
+        let first = queued(bucket.take_owned());
+        race(
+            &bucket,
+            move |_| {
+                written.store(1, Relaxed);
+                drop(token);
+            },
+            move |bucket| {
+                drop(first);
+                if bucket.try_take().is_ok() {
+                    assert_eq!(read.load(Relaxed), 1);
+                }
+            },
+        );
+        at_rest(&bucket, 0, 0);
+    });
+}
+
+/// As `hand_off_to_a_waiter_that_leaves_carries_on`, to the waiter behind it.
+#[test]
+fn hand_off_carries_on_to_the_next_waiter() {
+    check(Some(2), || {
+        let bucket = fifo(1, 1);
+        let (written, read) = number();
+        let token = bucket.try_take_owned().unwrap();
+        let first = queued(bucket.take_owned());
+        let second = queued(bucket.take_owned());
+        race3(
+            &bucket,
+            move |_| {
+                written.store(1, Relaxed);
+                drop(token);
+            },
+            |_| drop(first),
+            move |_| {
+                let _token = second.wait().unwrap();
+                assert_eq!(read.load(Relaxed), 1);
+            },
+        );
+        at_rest(&bucket, 0, 0);
+    });
+}
+
+/// As `grant_carries_on_what_others_did`, where the word is the same as before: the grant starts from the word that the newcomer has left.
 #[test]
 fn grant_carries_on_what_came_back_meanwhile() {
     check(Some(3), || {

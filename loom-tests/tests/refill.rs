@@ -14,11 +14,11 @@ fn refill() -> Refill {
     refill
 }
 
-/// Guards `Line::top_up`, which acts: else the taker has lined up and is not told.
+/// Guards `Combiner::top_up`, which has the queue served: else the taker is queued, and sleeps on.
 #[test]
 fn tick_against_take() {
     for bucket in [fifo, barging] {
-        check(None, move || {
+        check(Some(3), move || {
             let bucket = bucket(2, 1);
             bucket.try_take().unwrap().forget();
             let tick = |bucket: &_| assert_eq!(refill().tick(bucket, SECOND).added, 1);

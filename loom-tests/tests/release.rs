@@ -2,21 +2,20 @@
 
 use loom_tests::{at_rest, check, fifo, poll, queued, race, race3};
 
-/// Guards `State::take`, which has a releaser called if ROOM is set, and `Line::enqueue_release`, which listens first and
-/// changes the word then.
+/// Guards HAS_RELEASERS, by which a take has a releaser woken, and `State::settle`, if the take has come before.
 #[test]
 fn release_against_take() {
-    check(None, || {
+    check(Some(3), || {
         let bucket = fifo(1, 1);
         race(&bucket, |bucket| bucket.try_take().unwrap().forget(), |bucket| bucket.release().wait().unwrap());
         at_rest(&bucket, 1, 1);
     });
 }
 
-/// Guards `State::pass_room`: there is room for two, and the one that was called calls the other.
+/// Guards `WaitQueue::next_releaser`: there is room for two, and both are woken.
 #[test]
 fn two_releasers_and_room_for_both() {
-    check(Some(2), || {
+    check(Some(1), || {
         let bucket = fifo(2, 2);
         race3(
             &bucket,
@@ -28,10 +27,10 @@ fn two_releasers_and_room_for_both() {
     });
 }
 
-/// Guards `Line::leave_room`, which calls the next one if one that had been called leaves.
+/// Guards `Combiner::request_service_after`: if a woken releaser leaves, the next one is woken.
 #[test]
-fn cancel_a_called_releaser() {
-    check(Some(2), || {
+fn cancel_a_woken_releaser() {
+    check(Some(1), || {
         let bucket = fifo(2, 2);
         let (cancelled, (), ()) = race3(
             &bucket,
@@ -43,9 +42,9 @@ fn cancel_a_called_releaser() {
     });
 }
 
-/// Guards `Place::waits`, which looks at the phase after it has put the new waker.
+/// Guards `Combiner::poll`, which looks at the phase once more after it has put the new waker.
 #[test]
-fn release_polled_again_while_called() {
+fn release_polled_again_while_woken() {
     check(Some(3), || {
         let bucket = fifo(1, 1);
         race(
@@ -62,27 +61,27 @@ fn release_polled_again_while_called() {
     });
 }
 
-/// Guards `State::set_capacity`, which has a releaser called if a shrink has made room.
+/// Guards `State::concerns_waiters`, by which a releaser is woken if a shrink has made room.
 #[test]
 fn release_against_shrink() {
-    check(None, || {
+    check(Some(3), || {
         let bucket = fifo(2, 2);
         race(&bucket, |bucket| bucket.set_capacity(1).unwrap(), |bucket| bucket.release().wait().unwrap());
         at_rest(&bucket, 0, 1);
     });
 }
 
-/// Guards `State::release`, which shows its token to the line.
+/// Guards `Combiner::retry`, which has takers served with the token that a releaser brings.
 #[test]
 fn release_for_a_taker() {
-    check(None, || {
+    check(Some(3), || {
         let bucket = fifo(1, 0);
         race(&bucket, |bucket| bucket.release().wait().unwrap(), |bucket| bucket.take().wait().unwrap().forget());
         at_rest(&bucket, 1, 1);
     });
 }
 
-/// Guards `Line::plan`, by which the server stays after a grant that has made room for a releaser.
+/// Guards `Combiner::serve_others`, which looks for room after grants.
 #[test]
 fn grant_makes_room() {
     check(Some(3), || {
@@ -94,8 +93,7 @@ fn grant_makes_room() {
     });
 }
 
-/// Guards `Line::plan`, which keeps ROOM while the bucket is full, and `Release`, which lines up again if it was called and
-/// comes too late.
+/// Guards HAS_RELEASERS, which stays while the bucket is full, and `Combiner::poll`: a releaser that was woken and comes too late waits on.
 #[test]
 fn release_refill_and_take() {
     check(Some(2), || {
@@ -107,13 +105,64 @@ fn release_refill_and_take() {
                 let refilled = bucket.refill(1);
                 if refilled == 1 {
                     // Full again, perhaps before the releaser came.
-                    bucket.try_take().unwrap().forget();
+                    bucket.take().wait().unwrap().forget();
                 }
                 refilled
             },
-            |bucket| bucket.try_take().unwrap().forget(),
+            |bucket| bucket.take().wait().unwrap().forget(),
             |bucket| bucket.release().wait().unwrap(),
         );
         at_rest(&bucket, 1 + refilled, 1 + refilled);
+    });
+}
+
+/// Guards `WaitQueue::next_releaser`: one releaser is woken for one place, and the other one is when that is filled and there is room again.
+#[test]
+fn two_releasers_and_room_for_one() {
+    check(Some(3), || {
+        let bucket = fifo(1, 1);
+        let first = queued(bucket.release());
+        race(
+            &bucket,
+            |bucket| bucket.try_take().unwrap().forget(),
+            |bucket| {
+                let mut second = bucket.release();
+                // It may find room before the first, which has not run.
+                poll(&mut second).is_ready()
+            },
+        );
+        // The place is the first one's, unless a caller has filled it.
+        if bucket.available() == 1 {
+            bucket.try_take().unwrap().forget();
+        }
+        first.wait().unwrap();
+        assert_eq!(bucket.available(), 1);
+    });
+}
+
+/// Guards `Combiner::poll`: a releaser that was woken in vain keeps its place.
+#[test]
+fn releaser_woken_in_vain_keeps_its_place() {
+    check(Some(3), || {
+        let bucket = fifo(1, 1);
+        race(
+            &bucket,
+            |bucket| {
+                bucket.take().wait().unwrap().forget();
+                if bucket.try_release().is_ok() {
+                    bucket.take().wait().unwrap().forget();
+                }
+            },
+            |bucket| {
+                let (mut first, mut second) = (bucket.release(), bucket.release());
+                if poll(&mut first).is_pending() {
+                    if poll(&mut second).is_pending() {
+                        assert!(poll(&mut second).is_pending(), "there is never room for two");
+                    }
+                    drop(first.wait());
+                }
+            },
+        );
+        assert_eq!(bucket.waiting(), 0);
     });
 }

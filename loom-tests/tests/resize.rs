@@ -2,7 +2,7 @@
 
 use std::task::Poll;
 
-use loom_tests::{at_rest, check, fifo, poll, queued, race, race3};
+use loom_tests::{Arc, TokenBucket, at_rest, check, fifo, poll, queued, race, race3};
 
 /// Guards `State::set_capacity` and `State::give`: a shrink and a return are steps on one word, in any order.
 #[test]
@@ -30,10 +30,10 @@ fn shrink_release_and_take() {
     });
 }
 
-/// Guards `State::set_capacity`, which has the line served if it has QUEUED and a growth brought tokens.
+/// Guards `State::concerns_waiters`, by which the queue is served if a growth brings tokens.
 #[test]
 fn shrink_to_nothing_and_grow() {
-    check(None, || {
+    check(Some(3), || {
         let bucket = fifo(1, 1);
         race(
             &bucket,
@@ -47,10 +47,10 @@ fn shrink_to_nothing_and_grow() {
     });
 }
 
-/// Guards `Line::plan`, which puts aside a head that wants more than the capacity, so that the next one can be served.
+/// Guards `WaitQueue::next`, which defers a head that wants more than the capacity, so that the next one can be served.
 #[test]
 fn shrink_below_the_head() {
-    check(None, || {
+    check(Some(3), || {
         let bucket = fifo(3, 3);
         let tokens = bucket.try_take_many_owned(2).unwrap();
         let mut first = queued(bucket.take_many_owned(3));
@@ -73,8 +73,7 @@ fn shrink_below_the_head() {
     });
 }
 
-/// Guards `State::set_capacity`, which has the line served after a shrink if it has QUEUED and there are tokens: the head
-/// has to step aside.
+/// Guards `State::concerns_waiters`, by which the queue is served after a shrink if there are tokens: the head has to be deferred.
 #[test]
 fn shrink_with_tokens_below_the_head() {
     check(Some(3), || {
@@ -88,22 +87,21 @@ fn shrink_with_tokens_below_the_head() {
     });
 }
 
-/// Guards `Desk::bring_back`, which puts those aside back to the front when the capacity has grown, and ASIDE, by which
-/// `State::set_capacity` knows that there are any.
+/// Guards `WaitQueue::restore_deferred`, and HAS_DEFERRED, by which a resize has the queue served.
 #[test]
 fn more_than_the_capacity_against_growth() {
-    check(None, || {
+    check(Some(3), || {
         let bucket = fifo(2, 1);
         race(&bucket, |bucket| bucket.set_capacity(2).unwrap(), |bucket| drop(bucket.take_many(2).wait().unwrap()));
         at_rest(&bucket, 0, 0);
     });
 }
 
-/// Guards `Desk::bring_back`, which keeps the order, and `State::show`, which has the line served if there are more tokens
+/// Guards `WaitQueue::restore_deferred`, which keeps the order, and `State::concerns_waiters`, by which the queue is served if there are more tokens
 /// than the capacity.
 #[test]
-fn release_reaches_those_aside() {
-    check(None, || {
+fn release_reaches_deferred_requests() {
+    check(Some(3), || {
         let bucket = fifo(3, 1);
         let mut first = queued(bucket.take_many_owned(3));
         let mut second = queued(bucket.take_many_owned(3));
@@ -116,7 +114,7 @@ fn release_reaches_those_aside() {
     });
 }
 
-/// Guards `Line::plan`, which goes on after a grant that leaves tokens.
+/// Guards `Combiner::serve_waiters`, which goes on after a grant that leaves tokens.
 #[test]
 fn growth_for_two() {
     check(Some(3), || {
@@ -144,10 +142,10 @@ fn two_takers_and_growth() {
     });
 }
 
-/// Guards `AtomicState::replace` against resizes under a grant: the last one holds, and what is granted fits.
+/// Guards `State::grant` against resizes at the same time: the last one holds, and what is granted fits.
 #[test]
 fn growth_against_shrink() {
-    check(None, || {
+    check(Some(3), || {
         let bucket = fifo(2, 1);
         let token = bucket.try_take_owned().unwrap();
         let first = queued(bucket.take_owned());
@@ -166,8 +164,7 @@ fn growth_against_shrink() {
     });
 }
 
-/// Guards `Line::plan`, by which nobody steps aside behind those who have not got their tokens yet: they may come back
-/// to the front, and who is aside comes before all there.
+/// Guards `WaitQueue::restore_deferred`: a deferred request comes before those that came later, also in the inbox.
 #[test]
 fn release_beyond_the_capacity_against_a_newcomer() {
     check(Some(3), || {
@@ -185,10 +182,10 @@ fn release_beyond_the_capacity_against_a_newcomer() {
     });
 }
 
-/// Guards `Line::serve`, which steps back if others change the word too often, and serves again if nobody else does.
+/// Guards `Combiner::yield_ownership` (C7): an owner that is kept busy yields, and serves on if no other thread has taken over.
 #[test]
-fn resizes_under_a_server() {
-    check(None, || {
+fn resizes_under_an_owner() {
+    check(Some(3), || {
         let bucket = fifo(2, 1);
         let token = bucket.try_take_owned().unwrap();
         let first = queued(bucket.take_owned());
@@ -206,10 +203,10 @@ fn resizes_under_a_server() {
     });
 }
 
-/// Guards `State::resume`, by which a server that has stepped back serves on if the bucket was closed.
+/// As `resizes_under_an_owner`, where the bucket is closed in the end.
 #[test]
-fn shrink_and_close_under_a_server() {
-    check(None, || {
+fn shrink_and_close_under_an_owner() {
+    check(Some(3), || {
         let bucket = fifo(1, 1);
         let token = bucket.try_take_owned().unwrap();
         let first = queued(bucket.take_owned());
@@ -226,10 +223,10 @@ fn shrink_and_close_under_a_server() {
     });
 }
 
-/// Guards `State::set_capacity`, which shuts newcomers out until those aside have been looked at.
+/// Guards `State::owners_change`, which shuts newcomers out in the same step until deferred requests have been looked at.
 #[test]
-fn growth_for_one_aside_against_a_newcomer() {
-    check(None, || {
+fn growth_for_a_deferred_request_against_a_newcomer() {
+    check(Some(3), || {
         let bucket = fifo(2, 1);
         let mut first = queued(bucket.take_many_owned(2));
         let (_, newcomer) = race(
@@ -237,16 +234,16 @@ fn growth_for_one_aside_against_a_newcomer() {
             |bucket| bucket.set_capacity(2).unwrap(),
             |bucket| if bucket.capacity() == 2 { bucket.try_take_owned().ok() } else { None },
         );
-        assert!(newcomer.is_none(), "it has passed one who could use the token");
+        assert!(newcomer.is_none(), "it has overtaken a waiter that could use the token");
         assert!(poll(&mut first).is_ready());
         at_rest(&bucket, 0, 0);
     });
 }
 
-/// As `growth_for_one_aside_against_a_newcomer`, for `State::show`.
+/// As `growth_for_a_deferred_request_against_a_newcomer`, for a token from outside.
 #[test]
-fn release_for_one_aside_against_a_newcomer() {
-    check(None, || {
+fn release_for_a_deferred_request_against_a_newcomer() {
+    check(Some(3), || {
         let bucket = fifo(3, 1);
         let mut first = queued(bucket.take_many_owned(2));
         let ((), newcomer) = race(
@@ -254,8 +251,115 @@ fn release_for_one_aside_against_a_newcomer() {
             |bucket| bucket.try_release().unwrap(),
             |bucket| if bucket.available() == 2 { bucket.try_take_owned().ok() } else { None },
         );
-        assert!(newcomer.is_none(), "it has passed one who could use the token");
+        assert!(newcomer.is_none(), "it has overtaken a waiter that could use the token");
         assert!(poll(&mut first).is_ready());
         at_rest(&bucket, 0, 1);
+    });
+}
+
+/// Guards `TokenBucket::update_capacity`, which starts anew if the capacity has changed: two changes add up.
+#[test]
+fn relative_changes_add_up() {
+    check(None, || {
+        let bucket = fifo(4, 1);
+        let add = |n: usize| {
+            move |bucket: &Arc<TokenBucket>| {
+                bucket.update_capacity(|capacity| capacity + n).unwrap();
+            }
+        };
+        race(&bucket, add(1), add(2));
+        assert_eq!(bucket.capacity(), 4);
+        at_rest(&bucket, 0, 0);
+    });
+}
+
+/// As `relative_changes_add_up`, where a waiter needs both.
+#[test]
+fn relative_changes_for_a_waiter() {
+    check(Some(3), || {
+        let bucket = fifo(4, 1);
+        let first = queued(bucket.take_many_owned(3));
+        let add = |bucket: &Arc<TokenBucket>| {
+            bucket.update_capacity(|capacity| capacity + 1).unwrap();
+        };
+        race(&bucket, add, add);
+        drop(first.wait().unwrap());
+        at_rest(&bucket, 0, 0);
+    });
+}
+
+/// Guards `State::grow_and_take`, which leaves the available tokens as they are, and `State::concerns_waiters`, which takes a growth for one
+/// that may make a deferred request satisfiable.
+#[test]
+fn grow_and_take_against_a_return() {
+    check(Some(3), || {
+        let bucket = fifo(3, 1);
+        let token = bucket.try_take_owned().unwrap();
+        let first = queued(bucket.take_many_owned(2));
+        race(&bucket, |_| drop(token), |bucket| drop(bucket.grow_and_take(1).unwrap()));
+        drop(first.wait().unwrap());
+        assert_eq!(bucket.capacity(), 2);
+        at_rest(&bucket, 0, 0);
+    });
+}
+
+/// Guards `State::retire`, which pays the deficit of a shrink first, and then reduces the capacity.
+#[test]
+fn retire_against_shrink() {
+    check(Some(3), || {
+        let bucket = fifo(3, 3);
+        let token = bucket.try_take_many_owned(3).unwrap();
+        race(
+            &bucket,
+            |_| token.retire(),
+            |bucket| {
+                bucket.set_capacity(1).unwrap();
+            },
+        );
+        let now = bucket.snapshot();
+        // If the shrink was last, it set the capacity; else two of the three tokens paid the deficit.
+        assert!((now.capacity, now.available) == (1, 1) || (now.capacity, now.available) == (0, 0), "{now:?}");
+        at_rest(&bucket, 0, 0);
+    });
+}
+
+/// Guards `State::concerns_waiters`: if tokens are retired, a request may become unsatisfiable, and the next one is to be served.
+#[test]
+fn retire_below_the_head() {
+    check(Some(3), || {
+        let bucket = fifo(3, 3);
+        let token = bucket.try_take_owned().unwrap();
+        let first = queued(bucket.take_many_owned(3));
+        race(&bucket, |_| token.retire(), |bucket| drop(bucket.take().wait().unwrap()));
+        drop(first);
+        at_rest(&bucket, 0, 0);
+    });
+}
+
+/// Guards `Combiner::hand_off` against a shrink: it is as if the token had been granted before it.
+#[test]
+fn shrink_against_a_hand_off() {
+    check(Some(3), || {
+        let bucket = fifo(2, 2);
+        let one = bucket.try_take_owned().unwrap();
+        let two = bucket.try_take_owned().unwrap();
+        let mut first = queued(bucket.take_owned());
+        race(
+            &bucket,
+            |_| drop(one),
+            |bucket| {
+                bucket.set_capacity(1).unwrap();
+            },
+        );
+        let now = bucket.snapshot();
+        let token = match poll(&mut first) {
+            Poll::Ready(token) => Some(token.unwrap()),
+            Poll::Pending => None,
+        };
+        assert_eq!((now.outstanding, now.deficit), if token.is_some() { (2, 1) } else { (1, 0) });
+        drop(two);
+        assert!(token.is_some() || poll(&mut first).is_ready());
+        drop((first, token));
+        at_rest(&bucket, 0, 0);
     });
 }

@@ -1,7 +1,9 @@
 //! Takers, and tokens that come back.
 
+use std::task::Poll;
+
 use loom_tests::atomic::{AtomicUsize, Ordering};
-use loom_tests::{Arc, at_rest, block_on, check, fifo, poll, queued, race, race3};
+use loom_tests::{Arc, at_rest, barging, block_on, check, fifo, poll, queued, race, race3};
 use token_bucket::{Token, TokenBucket};
 
 type Wait = fn(&TokenBucket) -> Token<'_>;
@@ -14,7 +16,7 @@ fn task(bucket: &TokenBucket) -> Token<'_> {
     block_on(bucket.take()).unwrap()
 }
 
-/// Two count under the only token, as if it were a lock: an addition is lost if both hold it, or if one does not see
+/// Two threads count under the only token, as if it were a lock: an addition is lost if both hold it, or if one does not see
 /// what the other did.
 fn two_takers(wait: Wait) {
     let bucket = fifo(1, 1);
@@ -33,23 +35,23 @@ fn two_takers(wait: Wait) {
     at_rest(&bucket, 0, 0);
 }
 
-/// Guards `Line::enqueue`, which listens first and changes the word then: the other way round, the last drop finds nobody.
-/// Also `AtomicState::update`, by which a take sees what was done before the token came back.
+/// Guards `Combiner::enqueue`, whose waiter is in the queue, or the inbox, before the flags tell of it (C4), and `AtomicState::update`, by which a take
+/// sees what was done before the token came back.
 #[test]
 fn two_takers_one_token() {
-    check(None, || two_takers(blocking));
+    check(Some(3), || two_takers(blocking));
 }
 
 /// As `two_takers_one_token`, for tasks.
 #[test]
 fn two_tasks_one_token() {
-    check(None, || two_takers(task));
+    check(Some(3), || two_takers(task));
 }
 
-/// Guards `State::enqueue`, which has tokens served that came before QUEUED was set.
+/// Guards `State::settle`, which refuses if a token has come since the owner looked (C2).
 #[test]
-fn drop_against_take() {
-    check(None, || {
+fn return_against_take() {
+    check(Some(3), || {
         let bucket = fifo(1, 1);
         let token = bucket.try_take_owned().unwrap();
         race(&bucket, |_| drop(token), |bucket| drop(bucket.take().wait().unwrap()));
@@ -57,12 +59,10 @@ fn drop_against_take() {
     });
 }
 
-/// Guards `State::enqueue`, which sets AGAIN for a server at work. A waiter that has gone left QUEUED behind, so nothing
-/// else tells the server, who is about to clear it, of the newcomer.
-///
-/// And `Place::new`, which lines up again when it was taken out of the queue before it could be known.
+/// Guards `State::join_inbox`, which sets RECHECK: a waiter that left has kept HAS_WAITERS set, so nothing else tells the owner, which is
+/// about to clear it, of the arrival. And `Registration::listen`, which listens again if it was notified before it could be known.
 #[test]
-fn newcomer_meets_server() {
+fn arrival_against_a_return() {
     check(Some(3), || {
         let bucket = fifo(1, 1);
         let token = bucket.try_take_owned().unwrap();
@@ -72,11 +72,11 @@ fn newcomer_meets_server() {
     });
 }
 
-/// Guards `Line::poll`, which looks at the phase again after it has put the new waker: the grant may have come in between,
+/// Guards `Combiner::poll`, which looks at the phase again after it has put the new waker: the grant may have come in between,
 /// and have woken the old one.
 #[test]
 fn polled_again_while_granted() {
-    check(None, || {
+    check(Some(3), || {
         let bucket = fifo(1, 1);
         let token = bucket.try_take_owned().unwrap();
         let take = queued(bucket.take_owned());
@@ -85,10 +85,10 @@ fn polled_again_while_granted() {
     });
 }
 
-/// Guards `State::summon`, which makes one server of two: the other one leaves it to the first.
+/// Guards `Combiner::change_and_recheck` (C3): the thread that finds the queue owned leaves its token to the owner.
 #[test]
-fn two_servers_meet() {
-    check(None, || {
+fn two_returns_meet() {
+    check(Some(3), || {
         let bucket = fifo(2, 2);
         let one = bucket.try_take_owned().unwrap();
         let two = bucket.try_take_owned().unwrap();
@@ -103,11 +103,10 @@ fn two_servers_meet() {
     });
 }
 
-/// Guards `Line::serve`, which puts the desk back before the word says that it rests, and a waiter back to the front of
-/// the desk when the word has changed under its grant.
+/// Guards `WaitQueue::next`, which looks at the head alone: it is not overtaken while it waits for more.
 #[test]
 fn head_keeps_its_place() {
-    check(None, || {
+    check(Some(3), || {
         let bucket = fifo(3, 3);
         let one = bucket.try_take_owned().unwrap();
         let two = bucket.try_take_many_owned(2).unwrap();
@@ -121,11 +120,10 @@ fn head_keeps_its_place() {
     });
 }
 
-/// Guards `OpenDesk::push_back` and `OpenDesk::put_back`, which keep the order of those who are served together, also when
-/// the word has changed under their grants.
+/// Guards `State::grant`, which starts from the word as it is: a shrink between two grants leaves nothing for the second.
 #[test]
 fn two_grants_against_shrink() {
-    check(None, || {
+    check(Some(3), || {
         let bucket = fifo(2, 2);
         let tokens = bucket.try_take_many_owned(2).unwrap();
         let mut first = queued(bucket.take_owned());
@@ -142,9 +140,9 @@ fn two_grants_against_shrink() {
     });
 }
 
-/// Guards `Line::plan`, by which the server stays when it has served as many as it may by one step on the word.
+/// Guards `Combiner::serve_waiters`, which serves as many as there are tokens for, also those from the inbox.
 #[test]
-fn three_grants_of_one_drop() {
+fn three_grants_of_one_return() {
     check(Some(3), || {
         let bucket = fifo(3, 3);
         let tokens = bucket.try_take_many_owned(3).unwrap();
@@ -157,9 +155,9 @@ fn three_grants_of_one_drop() {
     });
 }
 
-/// Guards `Line::others_wait`, by which QUEUED stays for one who is left when others have been served together.
+/// Guards HAS_WAITERS, which stays for a waiter that is left when others have been served (C2).
 #[test]
-fn two_grants_of_one_drop() {
+fn two_grants_of_one_return() {
     check(Some(3), || {
         let bucket = fifo(2, 2);
         let tokens = bucket.try_take_many_owned(2).unwrap();
@@ -178,7 +176,7 @@ fn two_grants_of_one_drop() {
     });
 }
 
-/// Guards `AtomicState::replace`, which is exact: what the server is going to do is undone by any other change.
+/// Guards `State::grant` against tokens that come at the same time.
 #[test]
 fn grant_against_refill() {
     check(Some(3), || {
@@ -197,14 +195,44 @@ fn grant_against_refill() {
     });
 }
 
-/// As `two_takers_one_token`, with both ways to wait in one line, and two tokens that come back at once.
+/// As `two_takers_one_token`, with both ways to wait in one queue, and two tokens that come back at once.
 #[test]
-fn tasks_and_threads_in_one_line() {
+fn tasks_and_threads_in_one_queue() {
     check(Some(2), || {
         let bucket = fifo(2, 2);
         let tokens = bucket.try_take_many_owned(2).unwrap();
         let first = queued(bucket.take_owned());
         race3(&bucket, |_| drop(tokens), |_| first.wait().unwrap().forget(), |bucket| block_on(bucket.take()).unwrap().forget());
         at_rest(&bucket, 2, 0);
+    });
+}
+
+/// Guards `State::take` and `State::grant`: a request for up to so many tokens takes those that are there when it is served.
+#[test]
+fn take_up_to_against_two_returns() {
+    for bucket in [fifo, barging] {
+        check(Some(3), move || {
+            let bucket = bucket(2, 2);
+            let one = bucket.try_take_owned().unwrap();
+            let two = bucket.try_take_owned().unwrap();
+            let mut first = queued(bucket.take_up_to_owned(3));
+            race(&bucket, |_| drop(one), |_| drop(two));
+            let Poll::Ready(tokens) = poll(&mut first) else { panic!("it is not served") };
+            let count = tokens.as_ref().unwrap().count();
+            assert!((1..=2).contains(&count) && bucket.available() == 2 - count, "{count} of {bucket:?}");
+            drop(tokens);
+            at_rest(&bucket, 0, 0);
+        });
+    }
+}
+
+/// As `take_up_to_against_two_returns`, for a waiter that comes meanwhile.
+#[test]
+fn take_up_to_against_a_return() {
+    check(Some(3), || {
+        let bucket = fifo(2, 2);
+        let tokens = bucket.try_take_many_owned(2).unwrap();
+        race(&bucket, |_| drop(tokens), |bucket| assert_eq!(bucket.take_up_to(3).wait().unwrap().count(), 2));
+        at_rest(&bucket, 0, 0);
     });
 }
