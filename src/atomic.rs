@@ -7,7 +7,7 @@
 //!   release sequence. Hence a take happens-after the return, refill or resize that made its tokens available.
 //! * The queue's [`Slot`](crate::sync::Slot) is swapped as a whole, with acquire and release. Hence each owner sees what the owners before it did.
 //! * A waiter's phase carries both on, from the owner that granted tokens to the waiter that finds them.
-//! * Counters carry no data: each is a hint, or is read by the owner only.
+//! * Counters carry no data: each is a hint, or is read by the owner only. Only the count of answers orders what the owner looks at next.
 
 use crate::state::State;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -145,10 +145,12 @@ impl Count {
         }
     }
 
-    // ORDERING: Relaxed for all: no decision that must be right depends on the number.
+    // ORDERING: Relaxed where nothing else is said: no decision that must be right depends on the number.
 
     pub(crate) fn add(&self, n: usize) {
-        self.0.fetch_add(n, Ordering::Relaxed);
+        // ORDERING: Release, with `take`: an owner that finds an answer counted sees the phase of the waiter that has answered. It may find
+        // it before RECHECK tells of it, and does not find it a second time.
+        self.0.fetch_add(n, Ordering::Release);
     }
 
     pub(crate) fn sub(&self, n: usize) {
@@ -167,7 +169,8 @@ impl Count {
 
     /// Sets it to 0.
     pub(crate) fn take(&self) -> usize {
-        self.0.swap(0, Ordering::Relaxed)
+        // ORDERING: Acquire, with `add`.
+        self.0.swap(0, Ordering::Acquire)
     }
 }
 

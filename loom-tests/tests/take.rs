@@ -158,7 +158,7 @@ fn three_grants_of_one_return() {
 /// Guards HAS_WAITERS, which stays for a waiter that is left when others have been served (C2).
 #[test]
 fn two_grants_of_one_return() {
-    check(Some(3), || {
+    check(Some(2), || {
         let bucket = fifo(2, 2);
         let tokens = bucket.try_take_many_owned(2).unwrap();
         let first = queued(bucket.take_owned());
@@ -179,7 +179,7 @@ fn two_grants_of_one_return() {
 /// Guards `State::grant` against tokens that come at the same time.
 #[test]
 fn grant_against_refill() {
-    check(Some(3), || {
+    check(Some(2), || {
         let bucket = fifo(3, 1);
         let token = bucket.try_take_owned().unwrap();
         let first = queued(bucket.take_owned());
