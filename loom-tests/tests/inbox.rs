@@ -116,25 +116,3 @@ fn cancel_in_the_inbox() {
         at_rest(&bucket, 0, 0);
     });
 }
-
-/// Guards `Combiner::enqueue`: a waiter that owns the queue, and clears RECHECK, serves all that rely on it. Here a releaser is in the inbox, and there is
-/// room for it, but no token for the waiter.
-#[test]
-fn arrival_serves_a_releaser_from_the_inbox() {
-    check(Some(2), || {
-        let bucket = fifo(2, 2);
-        let other = queued(bucket.release());
-        race3(
-            &bucket,
-            |bucket| bucket.try_take_many(2).unwrap().forget(),
-            |bucket| bucket.release().wait().unwrap(),
-            |bucket| {
-                let mut take = bucket.take();
-                if let Poll::Ready(token) = poll(&mut take) {
-                    token.unwrap().forget();
-                }
-            },
-        );
-        drop(other);
-    });
-}
