@@ -130,7 +130,7 @@ pub fn in_time(test: impl FnOnce() + Send + 'static) {
         drop(done);
     });
     // The sender goes when the thread ends, also if that panics.
-    assert_eq!(ended.recv_timeout(Duration::from_secs(30)), Err(mpsc::RecvTimeoutError::Disconnected), "deadlock");
+    assert_eq!(ended.recv_timeout(Duration::from_secs(120)), Err(mpsc::RecvTimeoutError::Disconnected), "deadlock");
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);
     }
