@@ -285,8 +285,12 @@ impl Combiner {
     fn serve_waiters(&self, queue: &mut Queue, mut seen: State, wakes: &mut WakeList) -> State {
         loop {
             match queue.next(seen) {
-                Next::Grant { min, up_to } => {
+                Next::Grant { min, up_to, is_due } => {
                     let granted = self.state.update(|state| {
+                        if !is_due && min <= state.capacity() {
+                            // It was to be granted its tokens because it was above the capacity, which has grown.
+                            return Err(state);
+                        }
                         let (next, count) = state.grant(min, up_to)?;
                         Ok::<_, State>((next, (next, count)))
                     });

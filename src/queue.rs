@@ -65,8 +65,9 @@ struct Line<W> {
 /// What the owner must do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// Take this many tokens from the bucket for the head, and [remove](WaitQueue::pop_head) it.
-    Grant { min: u32, up_to: u32 },
+    /// Take this many tokens from the bucket for the head, and [remove](WaitQueue::pop_head) it; if it is not due, as long as it is above
+    /// the capacity.
+    Grant { min: u32, up_to: u32, is_due: bool },
     /// Wake the waiter [that is next](WaitQueue::next_to_wake).
     Wake,
     /// No waiter can proceed.
@@ -222,7 +223,7 @@ impl<W: Waits> WaitQueue<W> {
             let (fits, is_due, min) = (i64::from(head.min) <= available, self.is_due(head), head.min);
             // A newcomer could make a request above the capacity unsatisfiable again, before a woken waiter tries.
             if fits && (is_due || min > state.capacity()) {
-                return Next::Grant { min, up_to: head.up_to };
+                return Next::Grant { min, up_to: head.up_to, is_due };
             }
             if i64::from(min) > satisfiable {
                 self.defer(0);

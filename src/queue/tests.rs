@@ -187,7 +187,7 @@ impl Bucket {
         let mut events = Vec::new();
         loop {
             match self.queue.next(self.state) {
-                Next::Grant { min, up_to } => {
+                Next::Grant { min, up_to, .. } => {
                     let (next, count) = self.state.grant(min, up_to).expect("the head fits");
                     self.state = next;
                     let head = self.queue.pop_head().expect("a head");
@@ -921,7 +921,7 @@ fn deferred_requests_that_a_resize_cannot_serve_are_not_looked_at() {
         assert_eq!(bucket.queue.next(state(3, capacity)), Next::Wait);
     }
     assert_eq!(looks(&bucket), 0);
-    assert_eq!(bucket.queue.next(state(4, 3)), Next::Grant { min: 4, up_to: 4 });
+    assert_eq!(bucket.queue.next(state(4, 3)), Next::Grant { min: 4, up_to: 4, is_due: true });
     assert!(looks(&bucket) <= 3, "only the one that is restored");
 }
 
@@ -962,7 +962,7 @@ fn a_refill_of_one_token_into_a_paused_bucket_looks_at_few_of_many_waiters() {
         let waiters = queue_many(&mut bucket);
         assert_eq!(bucket.queue.next(state(0, 0)), Next::Wait);
         for waiter in waiters.iter().take(10_000) {
-            assert_eq!(bucket.queue.next(state(1, 0)), Next::Grant { min: 1, up_to: 1 });
+            assert_eq!(bucket.queue.next(state(1, 0)), Next::Grant { min: 1, up_to: 1, is_due: fifo });
             let head = bucket.queue.pop_head().expect("a head");
             assert!(Rc::ptr_eq(&head, waiter));
             head.standing.set(Standing::Gone);
