@@ -411,9 +411,10 @@ impl State {
         Self(self.0 | RECHECK)
     }
 
-    /// `→ RECHECK NO_BARGING`: no newcomer takes the tokens that have just come before the owner has looked.
+    /// `→ RECHECK`, and `→ NO_BARGING` if takers may wait: no newcomer takes the tokens that have just come before the owner has looked.
     pub(crate) const fn recheck_exclusively(self) -> Self {
-        Self(self.0 | RECHECK | NO_BARGING)
+        let shut = if self.has(HAS_WAITERS | HAS_DEFERRED) { NO_BARGING } else { 0 };
+        Self(self.0 | RECHECK | shut)
     }
 
     /// Whether a waiter that leaves may let another one proceed, or is the reason for a flag that slows others down.

@@ -98,7 +98,15 @@ impl Combiner {
                 self.leave_served(waiter, wakes);
                 Some(Ok(count))
             }
-            Err(Refused::Closed) => Some(Err(Refused::Closed)),
+            Err(Refused::Closed) => Some(match waiter.phase.leave() {
+                // An owner has been quicker than the close.
+                Phase::Granted(count) => Ok(count),
+                Phase::Closed => Err(Refused::Closed),
+                Phase::Waiting | Phase::Woken | Phase::Gone => {
+                    self.count_dead(waiter.kind);
+                    Err(Refused::Closed)
+                }
+            }),
             Err(_) => None,
         }
     }

@@ -292,6 +292,7 @@ table! {
 
     recheck_exclusively: |state: State| state.recheck_exclusively() => {
         "1/8 HAS_WAITERS BYPASSED" => "1/8 HAS_WAITERS BYPASSED NO_BARGING RECHECK",
+        "1/8 HAS_RELEASERS" => "1/8 HAS_RELEASERS RECHECK",
     }
 
     clear_recheck: |state: State| state.clear_recheck() => {
