@@ -287,8 +287,8 @@ impl Combiner {
             match queue.next(seen) {
                 Next::Grant { min, up_to, is_due } => {
                     let granted = self.state.update(|state| {
-                        if !is_due && min <= state.capacity() {
-                            // It was to be granted its tokens because it was above the capacity, which has grown.
+                        // Tokens or capacity have come meanwhile: an earlier request may fit again, or this one may try for itself.
+                        if queue.has_restorable(state.satisfiable()) || !is_due && min <= state.capacity() {
                             return Err(state);
                         }
                         let (next, count) = state.grant(min, up_to)?;

@@ -338,8 +338,9 @@ impl<W: Waits> WaitQueue<W> {
         }
     }
 
+    /// Whether a deferred request would regain its place.
     #[inline]
-    fn has_restorable(&self, satisfiable: i64) -> bool {
+    pub(crate) fn has_restorable(&self, satisfiable: i64) -> bool {
         self.deferred.first_key_value().is_some_and(|((min, _), _)| i64::from(*min) <= satisfiable)
     }
 
