@@ -146,22 +146,6 @@ fn cancel_a_woken_waiter_against_a_return() {
     });
 }
 
-/// Guards `WaitQueue::bury`: a waiter that left while it was woken is not in the way of one that comes later.
-#[test]
-fn cancel_of_the_last_waiter_against_a_wake() {
-    check(Some(3), || {
-        let bucket = barging(1, 1);
-        let token = bucket.try_take_owned().unwrap();
-        let first = queued(bucket.take_owned());
-        race(&bucket, |_| drop(token), |_| drop(first));
-        let token = bucket.try_take_owned().unwrap();
-        let second = queued(bucket.take_owned());
-        drop(token);
-        drop(second.wait().unwrap());
-        at_rest(&bucket, 0, 0);
-    });
-}
-
 /// Guards `WaitQueue::next`, which passes over a waiter that has left in the middle of the queue.
 #[test]
 fn cancel_in_the_middle_against_two_returns() {

@@ -1,6 +1,6 @@
 //! The end.
 
-use loom_tests::{at_rest, barging, check, fifo, queued, race, race3};
+use loom_tests::{Arc, TokenBucket, at_rest, barging, check, fifo, queued, race, race3};
 
 /// Guards `State::concerns_waiters`, by which a close has the queue served, and `State::settle`, which refuses once the bucket is closed.
 #[test]
@@ -121,13 +121,20 @@ fn close_against_two_takers() {
     });
 }
 
-/// Guards `Combiner::close`: one of two has closed it.
+/// Whether this call was the first.
+fn close(bucket: &Arc<TokenBucket>) -> bool {
+    let is_first = bucket.close();
+    assert!(bucket.is_closed());
+    is_first
+}
+
+/// Guards `TokenBucket::close`: one of two has closed the bucket, and it is closed when either returns.
 #[test]
 fn close_against_close() {
     check(Some(3), || {
         let bucket = fifo(1, 0);
         let first = queued(bucket.take_owned());
-        let (one, two) = race(&bucket, |bucket| bucket.close(), |bucket| bucket.close());
+        let (one, two) = race(&bucket, close, close);
         assert_ne!(one, two);
         assert!(first.wait().is_err());
         at_rest(&bucket, 0, 0);

@@ -148,21 +148,31 @@ fn idle_of_a_thread_that_holds_a_token() {
 #[test]
 fn idle_of_a_thread_that_has_just_taken_a_token() {
     check(Some(3), || {
-        let bucket = barging(4, 1);
-        bucket.try_release_many(2).unwrap();
+        let bucket = barging(4, 2);
+        bucket.try_release().unwrap();
         let first = queued(bucket.take_many_owned(4));
         race(
             &bucket,
-            |_| drop(first),
             |bucket| {
-                let other = queued(bucket.take_many(4));
-                bucket.try_take_many(3).unwrap().forget();
+                drop(first);
+                // For the other thread, which holds three; so the bucket is not idle.
+                bucket.try_release().unwrap();
+            },
+            |bucket| {
+                let mut other = bucket.take_many(4);
+                if poll(&mut other).is_ready() {
+                    return;
+                }
+                let Ok(tokens) = bucket.try_take_many(3) else { return };
                 let mut idle = bucket.idle();
-                assert!(poll(&mut idle).is_pending() && poll(&mut idle).is_pending(), "it holds a token");
+                assert!(poll(&mut idle).is_pending());
+                bucket.take().wait().unwrap().forget();
+                assert!(poll(&mut idle).is_pending(), "it has been told of what was before");
                 drop(other);
+                drop(tokens);
             },
         );
-        at_rest(&bucket, 3, 2);
+        assert_eq!(bucket.waiting(), 0);
     });
 }
 

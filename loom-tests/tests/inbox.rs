@@ -2,7 +2,7 @@
 
 use std::task::Poll;
 
-use loom_tests::{at_rest, barging, check, fifo, poll, queued, race, race3};
+use loom_tests::{at_rest, barging, check, fifo, poll, queued, race};
 
 /// Guards `Combiner::recheck`, which clears RECHECK before it empties the inbox, and `Combiner::leave`, which puts the queue back before it looks for
 /// RECHECK (C3, C4): a waiter that leaves makes its thread the owner.
@@ -45,25 +45,26 @@ fn arrivals_stay_in_order() {
 /// Guards `State::allows_hand_off`, which refuses while RECHECK is set: a deferred request may have become satisfiable, and comes before the head.
 #[test]
 fn hand_off_leaves_the_order() {
-    check(Some(2), || {
-        let bucket = fifo(2, 1);
-        let token = bucket.try_take_owned().unwrap();
-        let mut first = queued(bucket.take_many_owned(2));
+    check(Some(3), || {
+        let bucket = fifo(3, 2);
+        let one = bucket.try_take_owned().unwrap();
+        // Deferred, as one token is there.
+        let mut first = queued(bucket.take_many_owned(3));
+        let two = bucket.try_take_owned().unwrap();
         let mut second = queued(bucket.take_owned());
-        let third = queued(bucket.take_owned());
-        let (_, other, has_grown) = race3(
+        let (_, other) = race(
             &bucket,
-            |_| drop(third),
-            |bucket| bucket.grow_and_take_owned(1).unwrap(),
+            |bucket| drop(queued(bucket.take())),
             |bucket| {
-                let has_grown = bucket.capacity() == 2;
-                drop(token);
-                has_grown
+                let other = bucket.grow_and_take_owned(1).unwrap();
+                drop(one);
+                other
             },
         );
-        assert!(!has_grown || poll(&mut second).is_pending(), "it has overtaken the first");
-        drop((second, other));
+        assert!(poll(&mut second).is_pending(), "it has overtaken the first");
+        drop((two, other));
         assert!(poll(&mut first).is_ready());
+        drop(second.wait().unwrap());
         at_rest(&bucket, 0, 0);
     });
 }
@@ -106,8 +107,8 @@ fn cancel_in_the_inbox() {
     check(Some(3), || {
         let bucket = fifo(1, 1);
         let token = bucket.try_take_owned().unwrap();
-        let first = queued(bucket.take_owned());
-        race(&bucket, |_| drop(first), |bucket| drop(queued(bucket.take())));
+        // A waiter that comes owns the queue for a moment.
+        race(&bucket, |bucket| drop(queued(bucket.take())), |bucket| drop(queued(bucket.take())));
         assert_eq!(bucket.waiting(), 0);
         let second = queued(bucket.take_owned());
         assert_eq!(bucket.waiting(), 1);

@@ -58,6 +58,29 @@ fn take_sees_what_was_before_two_drops() {
     });
 }
 
+/// Guards `AtomicState::update`, which acquires in the step itself: the word may be the one that was loaded, though a token was taken and came back since.
+#[test]
+fn take_sees_what_was_before_an_equal_word() {
+    check(None, || {
+        let bucket = fifo(1, 1);
+        let (written, read) = number();
+        let (has_written, seen) = race(
+            &bucket,
+            move |bucket| bucket.try_take().map(|_token| written.store(1, Relaxed)).is_ok(),
+            move |bucket| {
+                bucket.try_take_owned().ok().map(|token| {
+                    token.forget();
+                    read.load(Relaxed) == 1
+                })
+            },
+        );
+        // The token does not come back a second time.
+        if let Some(seen) = seen {
+            assert_eq!(seen, has_written);
+        }
+    });
+}
+
 /// Guards `AtomicState::update`: a resize releases.
 #[test]
 fn take_sees_what_was_before_the_growth() {

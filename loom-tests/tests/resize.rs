@@ -91,8 +91,10 @@ fn shrink_with_tokens_below_the_head() {
 #[test]
 fn more_than_the_capacity_against_growth() {
     check(Some(3), || {
-        let bucket = fifo(2, 1);
-        race(&bucket, |bucket| bucket.set_capacity(2).unwrap(), |bucket| drop(bucket.take_many(2).wait().unwrap()));
+        let bucket = fifo(4, 2);
+        let token = bucket.try_take_owned().unwrap();
+        race(&bucket, |bucket| bucket.set_capacity(4).unwrap(), |bucket| drop(bucket.take_many(3).wait().unwrap()));
+        drop(token);
         at_rest(&bucket, 0, 0);
     });
 }
@@ -168,8 +170,10 @@ fn growth_against_shrink() {
 #[test]
 fn release_beyond_the_capacity_against_a_newcomer() {
     check(Some(3), || {
-        let bucket = fifo(4, 0);
+        let bucket = fifo(5, 1);
+        // Deferred, as one token is there.
         let mut first = queued(bucket.take_many_owned(2));
+        bucket.try_take().unwrap().forget();
         let mut second = queued(bucket.take_owned());
         let ((), third) = race(&bucket, |bucket| bucket.try_release_many(2).unwrap(), |bucket| queued(bucket.take_owned()));
         assert!(poll(&mut second).is_pending());
@@ -178,7 +182,7 @@ fn release_beyond_the_capacity_against_a_newcomer() {
         bucket.try_release_many(2).unwrap();
         second.wait().unwrap().forget();
         third.wait().unwrap().forget();
-        at_rest(&bucket, 4, 4);
+        at_rest(&bucket, 5, 4);
     });
 }
 
