@@ -38,6 +38,10 @@ std::thread_local! {
 }
 
 /// Runs `scenario` in every schedule with at most `bound` preemptions. `None` is for all schedules that there are.
+///
+/// # Panics
+///
+/// If the scenario does, or if there is nothing to explore.
 pub fn check(bound: Option<usize>, scenario: impl Fn() + Sync + Send + 'static) {
     let scenario = Arc::new(scenario);
     FIRST.set((0, 1));

@@ -3,7 +3,7 @@
 use loom_tests::{at_rest, barging, check, fifo, queued, race, race3};
 
 /// Guards `Combiner::hand_off`, which passes over a waiter that has left, `Combiner::cancel`, which gives back what the waiter was
-/// granted, and HAS_WAITERS, which stays for the next one (C2, C5).
+/// granted, and `HAS_WAITERS`, which stays for the next one (C2, C5).
 #[test]
 fn cancel_against_grant() {
     check(Some(4), || {
@@ -29,7 +29,7 @@ fn cancel_grant_and_take() {
     });
 }
 
-/// Guards NO_BARGING: a waiter is queued all along, so a newcomer gets nothing.
+/// Guards `NO_BARGING`: a waiter is queued all along, so a newcomer gets nothing.
 #[test]
 fn cancel_grant_and_newcomer() {
     check(Some(3), || {

@@ -3,7 +3,7 @@
 use loom_tests::atomic::{AtomicUsize, Ordering::Relaxed};
 use loom_tests::{Arc, at_rest, barging, check, fifo, poll, queued, race, race3};
 
-/// Guards HAS_DEFERRED, by which the last token that comes back has the queue served, and `State::settle`, if it has come before.
+/// Guards `HAS_DEFERRED`, by which the last token that comes back has the queue served, and `State::settle`, if it has come before.
 #[test]
 fn idle_against_a_return() {
     check(Some(3), || {
@@ -14,7 +14,7 @@ fn idle_against_a_return() {
     });
 }
 
-/// Guards `State::join_inbox`, which sets RECHECK: the owner, to which a watcher that leaves has come, is about to clear HAS_DEFERRED.
+/// Guards `State::join_inbox`, which sets RECHECK: the owner, to which a watcher that leaves has come, is about to clear `HAS_DEFERRED`.
 #[test]
 fn idle_against_an_owner_that_leaves() {
     check(Some(2), || {
@@ -32,7 +32,7 @@ fn idle_against_an_owner_that_leaves() {
     });
 }
 
-/// Guards `WaitQueue::summary`: HAS_DEFERRED stays while a watcher is queued, and a token that goes on to a taker is not back.
+/// Guards `WaitQueue::summary`: `HAS_DEFERRED` stays while a watcher is queued, and a token that goes on to a taker is not back.
 #[test]
 fn idle_behind_a_taker() {
     check(Some(3), || {

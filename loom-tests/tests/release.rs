@@ -2,7 +2,7 @@
 
 use loom_tests::{at_rest, check, fifo, poll, queued, race, race3};
 
-/// Guards HAS_RELEASERS, by which a take has a releaser woken, and `State::settle`, if the take has come before.
+/// Guards `HAS_RELEASERS`, by which a take has a releaser woken, and `State::settle`, if the take has come before.
 #[test]
 fn release_against_take() {
     check(Some(3), || {
@@ -95,7 +95,7 @@ fn grant_makes_room() {
     });
 }
 
-/// Guards HAS_RELEASERS, which stays while the bucket is full, and `Combiner::poll`: a releaser that was woken and comes too late waits on.
+/// Guards `HAS_RELEASERS`, which stays while the bucket is full, and `Combiner::poll`: a releaser that was woken and comes too late waits on.
 #[test]
 fn release_refill_and_take() {
     check(Some(1), || {

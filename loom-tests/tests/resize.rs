@@ -87,7 +87,7 @@ fn shrink_with_tokens_below_the_head() {
     });
 }
 
-/// Guards `WaitQueue::restore_deferred`, and HAS_DEFERRED, by which a resize has the queue served.
+/// Guards `WaitQueue::restore_deferred`, and `HAS_DEFERRED`, by which a resize has the queue served.
 #[test]
 fn more_than_the_capacity_against_growth() {
     check(Some(3), || {

@@ -59,7 +59,7 @@ fn return_against_take() {
     });
 }
 
-/// Guards `State::join_inbox`, which sets RECHECK: a waiter that left has kept HAS_WAITERS set, so nothing else tells the owner, which is
+/// Guards `State::join_inbox`, which sets RECHECK: a waiter that left has kept `HAS_WAITERS` set, so nothing else tells the owner, which is
 /// about to clear it, of the arrival. And `Registration::listen`, which listens again if it was notified before it could be known.
 #[test]
 fn arrival_against_a_return() {
@@ -155,7 +155,7 @@ fn three_grants_of_one_return() {
     });
 }
 
-/// Guards HAS_WAITERS, which stays for a waiter that is left when others have been served (C2).
+/// Guards `HAS_WAITERS`, which stays for a waiter that is left when others have been served (C2).
 #[test]
 fn two_grants_of_one_return() {
     check(Some(2), || {

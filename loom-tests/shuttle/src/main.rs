@@ -105,7 +105,10 @@ fn attempt(n: usize, seed: u64) {
     let case = Case::nth(n, seed);
     if std::panic::catch_unwind(|| case.run()).is_err() {
         let (name, scheduler) = (SCENARIOS[case.scenario].0, if case.is_pct { "PCT" } else { "random" });
-        eprintln!("error: {name} fails in {:?}, {} threads, {scheduler}: repeat with .ci/shuttle 0 {n} {seed}", case.fairness, case.threads);
+        eprintln!(
+            "error: {name} fails in {:?}, {} threads, {scheduler}: repeat with .ci/shuttle 0 {n} {seed}",
+            case.fairness, case.threads
+        );
         std::process::exit(1);
     }
 }

@@ -251,7 +251,12 @@ impl<'a> World<'a> {
             waiting.into_iter().map(|shared| Arc::into_inner(shared).unwrap().into_inner().unwrap()).collect();
         waiting.sort_by_key(|waiting| waiting.begin);
         for round in 0.. {
-            assert!(round < 200, "waiters are left: {:?} of {:?}", Vec::from_iter(waiting.iter().map(|waiting| waiting.kind)), self.bucket);
+            assert!(
+                round < 200,
+                "waiters are left: {:?} of {:?}",
+                Vec::from_iter(waiting.iter().map(|waiting| waiting.kind)),
+                self.bucket
+            );
             waiting.retain(|waiting| !waiting.is_over());
             self.check_rest(&waiting);
             // Those that were woken, first at random, then all.
@@ -314,7 +319,9 @@ impl<'a> World<'a> {
                     claimed += if self.bucket.fairness() == Fairness::Fifo { 0 } else { i64::try_from(min).unwrap() };
                 }
                 Kind::Take { .. } => sleepers.push(waiting),
-                Kind::Idle => assert!(waiting.is_woken() || available < i64::try_from(now.capacity).unwrap(), "{} sleeps: idle", waiting.id),
+                Kind::Idle => {
+                    assert!(waiting.is_woken() || available < i64::try_from(now.capacity).unwrap(), "{} sleeps: idle", waiting.id)
+                }
                 Kind::Settled => assert!(waiting.is_woken() || now.deficit > 0, "{} sleeps: settled", waiting.id),
                 Kind::Release => {}
             }
@@ -330,7 +337,9 @@ impl<'a> World<'a> {
         let reach = if claimed > 0 { now.max_capacity } else { satisfiable };
         sleepers.retain(|waiting| matches!(waiting.kind, Kind::Take { min, .. } if min <= reach));
         let heads: Vec<_> = sleepers.iter().filter(|one| !sleepers.iter().any(|other| other.end < one.begin)).collect();
-        let all_fit = heads.iter().all(|waiting| matches!(waiting.kind, Kind::Take { min, .. } if i64::try_from(min).unwrap() <= available - claimed));
+        let all_fit = heads
+            .iter()
+            .all(|waiting| matches!(waiting.kind, Kind::Take { min, .. } if i64::try_from(min).unwrap() <= available - claimed));
         let ids = Vec::from_iter(heads.iter().map(|waiting| waiting.id));
         assert!(heads.is_empty() || !all_fit, "one of {ids:?} sleeps beside tokens: {now:?}, {claimed} are claimed");
     }

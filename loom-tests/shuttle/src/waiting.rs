@@ -109,7 +109,8 @@ impl<'a> Waiting<'a> {
         let Some(future) = &mut self.future else { return Poll::Pending };
         IN_HAND.with(|in_hand| in_hand.set(self.id));
         self.woken.store(false, Relaxed);
-        let waker = Waker::from(Arc::new(Watchful { id: self.id, woken: Arc::clone(&self.woken), was_woken: AtomicBool::new(false) }));
+        let waker =
+            Waker::from(Arc::new(Watchful { id: self.id, woken: Arc::clone(&self.woken), was_woken: AtomicBool::new(false) }));
         let mut cx = Context::from_waker(&waker);
         let polled = match future {
             Future_::Take(take) => Pin::new(take).poll(&mut cx).map(|taken| taken.map_or(Outcome::Closed, Outcome::Tokens)),
