@@ -9,6 +9,7 @@ mod watch;
 use core::fmt;
 
 use crate::combiner::Combiner;
+#[cfg(feature = "std")]
 use crate::error::Cause;
 use crate::state::{self, Refused, State};
 use crate::sync::const_fn;

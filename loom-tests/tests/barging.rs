@@ -207,7 +207,7 @@ fn bypasses_of_an_arrival_are_bounded() {
         let bucket = barging(1, 1);
         let token = bucket.try_take_owned().unwrap();
         drop(queued(bucket.take()));
-        let (_, first) = race(
+        let ((), first) = race(
             &bucket,
             |_| drop(token),
             |bucket| {

@@ -28,7 +28,7 @@ fn arrivals_stay_in_order() {
         let bucket = fifo(2, 2);
         let one = bucket.try_take_owned().unwrap();
         let two = bucket.try_take_owned().unwrap();
-        let (_, (mut first, mut second)) = race(
+        let ((), (mut first, mut second)) = race(
             &bucket,
             |bucket| drop(queued(bucket.take())),
             |bucket| (queued(bucket.take_owned()), queued(bucket.take_owned())),
@@ -52,7 +52,7 @@ fn hand_off_leaves_the_order() {
         let mut first = queued(bucket.take_many_owned(3));
         let two = bucket.try_take_owned().unwrap();
         let mut second = queued(bucket.take_owned());
-        let (_, other) = race(
+        let ((), other) = race(
             &bucket,
             |bucket| drop(queued(bucket.take())),
             |bucket| {
