@@ -132,8 +132,8 @@ fn two_are_woken_by_one_return() {
         let tokens = bucket.try_take_many_owned(2).unwrap();
         let first = queued(bucket.take_owned());
         let second = queued(bucket.take_owned());
-        race(&bucket, |_| drop(tokens), |_| first.wait().unwrap().forget());
-        second.wait().unwrap().forget();
+        race(&bucket, |_| drop(tokens), |_| second.wait().unwrap().forget());
+        first.wait().unwrap().forget();
         at_rest(&bucket, 2, 0);
     });
 }

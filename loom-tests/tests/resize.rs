@@ -190,20 +190,23 @@ fn release_beyond_the_capacity_against_a_newcomer() {
 #[test]
 fn resizes_under_an_owner() {
     check(Some(3), || {
-        let bucket = fifo(2, 1);
-        let token = bucket.try_take_owned().unwrap();
-        let first = queued(bucket.take_owned());
+        let bucket = fifo(4, 2);
+        let one = bucket.try_take_owned().unwrap();
+        let two = bucket.try_take_owned().unwrap();
+        let first = queued(bucket.take_many_owned(2));
+        let second = queued(bucket.take_owned());
         race(
             &bucket,
-            |_| drop(token),
+            |_| drop(one),
             |bucket| {
-                for capacity in [2, 1, 2] {
-                    bucket.set_capacity(capacity).unwrap();
-                }
+                drop(two);
+                bucket.set_capacity(4).unwrap();
+                bucket.set_capacity(3).unwrap();
             },
         );
-        drop(first.wait().unwrap());
-        at_rest(&bucket, 0, 0);
+        first.wait().unwrap().forget();
+        second.wait().unwrap().forget();
+        at_rest(&bucket, 3, 0);
     });
 }
 

@@ -50,11 +50,11 @@ pub(crate) fn run(fairness: Fairness, threads: usize) {
         }
     });
     let bypasses = newcomers.load(Relaxed);
-    // With one token, each newcomer that takes it is a loss.
+    // With one token, each take ahead of the waiter is a loss. With two, there may be two of them for each loss, and before the first.
     let bound = match fairness {
         Fairness::Fifo => 0,
         _ if count == 1 => STARVING_AFTER,
-        _ => usize::MAX,
+        _ => (STARVING_AFTER + 1) * count,
     };
     // What is in the bucket need not be for the waiter alone.
     assert!(need < count || bypasses <= bound, "bypassed {bypasses} times");

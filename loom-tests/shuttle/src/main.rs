@@ -18,7 +18,10 @@ use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Config, FailurePersistence, MaxSteps, Runner};
 use token_bucket::Fairness;
 
-const SCENARIOS: [(&str, fn(Fairness, usize)); 5] = [
+/// What the threads do, so many of them.
+type Program = fn(Fairness, usize);
+
+const SCENARIOS: [(&str, Program); 5] = [
     ("blocking", blocking::run),
     ("bypass", bypass::run),
     ("resizes", mixed::resizes),

@@ -103,7 +103,6 @@ impl<'a> World<'a> {
                     self.held.lock().unwrap().push(token);
                 }
             }
-            7..=9 => self.give_back(),
             10 | 11 => {
                 if let Some(waiting) = self.pick() {
                     self.poll(&waiting);
@@ -250,11 +249,15 @@ impl<'a> World<'a> {
         let mut waiting: Vec<_> =
             waiting.into_iter().map(|shared| Arc::into_inner(shared).unwrap().into_inner().unwrap()).collect();
         waiting.sort_by_key(|waiting| waiting.begin);
+        if thread_rng().gen_bool(0.2) {
+            trace(|| format!("closes {:?}", self.bucket));
+            self.bucket.close();
+        }
         for round in 0.. {
             assert!(
                 round < 200,
                 "waiters are left: {:?} of {:?}",
-                Vec::from_iter(waiting.iter().map(|waiting| waiting.kind)),
+                waiting.iter().map(|waiting| waiting.kind).collect::<Vec<_>>(),
                 self.bucket
             );
             waiting.retain(|waiting| !waiting.is_over());
@@ -320,7 +323,7 @@ impl<'a> World<'a> {
                 }
                 Kind::Take { .. } => sleepers.push(waiting),
                 Kind::Idle => {
-                    assert!(waiting.is_woken() || available < i64::try_from(now.capacity).unwrap(), "{} sleeps: idle", waiting.id)
+                    assert!(waiting.is_woken() || available < i64::try_from(now.capacity).unwrap(), "{} sleeps: idle", waiting.id);
                 }
                 Kind::Settled => assert!(waiting.is_woken() || now.deficit > 0, "{} sleeps: settled", waiting.id),
                 Kind::Release => {}
@@ -340,7 +343,7 @@ impl<'a> World<'a> {
         let all_fit = heads
             .iter()
             .all(|waiting| matches!(waiting.kind, Kind::Take { min, .. } if i64::try_from(min).unwrap() <= available - claimed));
-        let ids = Vec::from_iter(heads.iter().map(|waiting| waiting.id));
+        let ids: Vec<_> = heads.iter().map(|waiting| waiting.id).collect();
         assert!(heads.is_empty() || !all_fit, "one of {ids:?} sleeps beside tokens: {now:?}, {claimed} are claimed");
     }
 

@@ -39,13 +39,16 @@ impl Wake for Watchful {
 impl Drop for Watchful {
     fn drop(&mut self) {
         let in_hand = IN_HAND.try_with(std::cell::Cell::get).is_ok_and(|id| id == self.id);
-        if !std::thread::panicking() && !in_hand && !self.was_woken.load(Relaxed) && !AT_REST.load(Relaxed) {
-            panic!("the waker of {} was dropped by another thread: under ownership (C1)", self.id);
-        }
+        let is_right = in_hand || self.was_woken.load(Relaxed) || AT_REST.load(Relaxed);
+        assert!(
+            is_right || std::thread::panicking(),
+            "the waker of {} was dropped by another thread: under ownership (C1)",
+            self.id
+        );
     }
 }
 
-pub(crate) enum Future_<'a> {
+pub(crate) enum Operation<'a> {
     Take(Take<'a>),
     Release(Release<'a>),
     Watch(Watch<'a>),
@@ -73,7 +76,7 @@ pub(crate) struct Waiting<'a> {
     /// When the first poll began and ended.
     pub(crate) begin: usize,
     pub(crate) end: usize,
-    future: Option<Future_<'a>>,
+    future: Option<Operation<'a>>,
     woken: Woken,
     /// Found by the poll of another thread.
     outcome: Option<Outcome<'a>>,
@@ -85,11 +88,11 @@ pub(crate) type Shared<'a> = Arc<Mutex<Waiting<'a>>>;
 impl<'a> Waiting<'a> {
     pub(crate) fn new(bucket: &'a TokenBucket, id: usize, begin: usize, kind: Kind) -> Self {
         let future = match kind {
-            Kind::Take { min, up_to } if min == up_to => Future_::Take(bucket.take_many(min)),
-            Kind::Take { up_to, .. } => Future_::Take(bucket.take_up_to(up_to)),
-            Kind::Release => Future_::Release(bucket.release()),
-            Kind::Idle => Future_::Watch(bucket.idle()),
-            Kind::Settled => Future_::Watch(bucket.settled()),
+            Kind::Take { min, up_to } if min == up_to => Operation::Take(bucket.take_many(min)),
+            Kind::Take { up_to, .. } => Operation::Take(bucket.take_up_to(up_to)),
+            Kind::Release => Operation::Release(bucket.release()),
+            Kind::Idle => Operation::Watch(bucket.idle()),
+            Kind::Settled => Operation::Watch(bucket.settled()),
         };
         Self { id, kind, begin, end: usize::MAX, future: Some(future), woken: Woken::default(), outcome: None }
     }
@@ -113,11 +116,11 @@ impl<'a> Waiting<'a> {
             Waker::from(Arc::new(Watchful { id: self.id, woken: Arc::clone(&self.woken), was_woken: AtomicBool::new(false) }));
         let mut cx = Context::from_waker(&waker);
         let polled = match future {
-            Future_::Take(take) => Pin::new(take).poll(&mut cx).map(|taken| taken.map_or(Outcome::Closed, Outcome::Tokens)),
-            Future_::Release(release) => {
+            Operation::Take(take) => Pin::new(take).poll(&mut cx).map(|taken| taken.map_or(Outcome::Closed, Outcome::Tokens)),
+            Operation::Release(release) => {
                 Pin::new(release).poll(&mut cx).map(|released| released.map_or(Outcome::Closed, |()| Outcome::Released))
             }
-            Future_::Watch(watch) => Pin::new(watch).poll(&mut cx).map(|()| Outcome::Reached),
+            Operation::Watch(watch) => Pin::new(watch).poll(&mut cx).map(|()| Outcome::Reached),
         };
         drop(waker);
         if polled.is_ready() {
