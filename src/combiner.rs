@@ -183,8 +183,9 @@ impl Combiner {
     /// As [`leave`](Self::leave), and gives other threads time to take over (**C7**).
     #[cold]
     fn yield_ownership(&self, queue: Queue) -> Option<Queue> {
-        // The next owner looks at everything, whatever it has come for.
-        self.state.change(|state| (state.request_recheck(), ()));
+        // The next owner looks at everything, whatever it has come for. Until then, the flags tell of every waiter (C2).
+        let summary = queue.summary();
+        self.state.change(|state| (state.request_recheck_of(summary), ()));
         self.put_back(queue);
         let backoff = Backoff::new();
         while !backoff.is_completed() {

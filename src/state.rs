@@ -411,6 +411,11 @@ impl State {
         Self(self.0 | RECHECK)
     }
 
+    /// `→ RECHECK`, and the flags of `summary`: the owner leaves before it has settled.
+    pub(crate) const fn request_recheck_of(self, summary: Summary) -> Self {
+        Self(self.0 | summary.0 | RECHECK)
+    }
+
     /// `→ RECHECK`, and `→ NO_BARGING` if takers may wait: no newcomer takes the tokens that have just come before the owner has looked.
     pub(crate) const fn recheck_exclusively(self) -> Self {
         let shut = if self.has(HAS_WAITERS | HAS_DEFERRED) { NO_BARGING } else { 0 };

@@ -290,6 +290,10 @@ table! {
         "1/8 RECHECK" => "1/8 RECHECK",
     }
 
+    request_recheck_of: |state: State| state.request_recheck_of(Summary::new(true, true, false, false)) => {
+        "1/8 BYPASSED HAS_DEFERRED" => "1/8 HAS_WAITERS BYPASSED NO_BARGING HAS_DEFERRED RECHECK",
+    }
+
     recheck_exclusively: |state: State| state.recheck_exclusively() => {
         "1/8 HAS_WAITERS BYPASSED" => "1/8 HAS_WAITERS BYPASSED NO_BARGING RECHECK",
         "1/8 HAS_RELEASERS" => "1/8 HAS_RELEASERS RECHECK",
