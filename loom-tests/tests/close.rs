@@ -45,7 +45,7 @@ fn close_against_cancel() {
 /// Guards `State::set_capacity`, which refuses from the close on.
 #[test]
 fn close_against_growth() {
-    check(Some(1), || {
+    check(Some(2), || {
         let bucket = fifo(1, 0);
         let (grown, taken, closed_with) = race3(
             &bucket,

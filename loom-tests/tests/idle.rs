@@ -93,7 +93,7 @@ fn idle_sees_what_was_before_the_last_return() {
 /// Guards `Combiner::serve`, which serves watchers in a closed bucket as well.
 #[test]
 fn idle_against_close() {
-    check(Some(1), || {
+    check(Some(2), || {
         let bucket = fifo(1, 1);
         let token = bucket.try_take_owned().unwrap();
         race3(&bucket, |bucket| bucket.close(), |_| drop(token), |bucket| bucket.idle().wait());
@@ -105,7 +105,7 @@ fn idle_against_close() {
 /// `WaitQueue::take_watchers`, which takes all.
 #[test]
 fn idle_against_two_returns() {
-    check(Some(1), || {
+    check(Some(2), || {
         let bucket = fifo(2, 2);
         let one = bucket.try_take_owned().unwrap();
         let two = bucket.try_take_owned().unwrap();
@@ -193,7 +193,7 @@ fn settled_against_a_return() {
 /// As `settled_against_a_return`, where a growth settles the deficit, and a watcher is queued already.
 #[test]
 fn settled_against_a_return_and_growth() {
-    check(Some(1), || {
+    check(Some(2), || {
         let bucket = fifo(3, 3);
         let one = bucket.try_take_owned().unwrap();
         let two = bucket.try_take_many_owned(2).unwrap();

@@ -98,7 +98,7 @@ fn grant_makes_room() {
 /// Guards `HAS_RELEASERS`, which stays while the bucket is full, and `Combiner::poll`: a releaser that was woken and comes too late waits on.
 #[test]
 fn release_refill_and_take() {
-    check(Some(1), || {
+    check(Some(2), || {
         let bucket = fifo(1, 1);
         drop(queued(bucket.release()));
         let (refilled, (), ()) = race3(

@@ -7,7 +7,7 @@ use loom_tests::{Arc, TokenBucket, at_rest, check, fifo, poll, queued, race, rac
 /// Guards `State::set_capacity` and `State::give`: a shrink and a return are steps on one word, in any order.
 #[test]
 fn shrink_release_and_take() {
-    check(Some(1), || {
+    check(Some(2), || {
         let bucket = fifo(2, 2);
         let mut tokens = bucket.try_take_many_owned(2).unwrap();
         race3(
