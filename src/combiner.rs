@@ -135,7 +135,7 @@ impl Combiner {
     }
 
     /// Owns the queue, if need be after a few tries: another thread owns it for a moment only, unless it was suspended.
-    fn own_with_patience(&self) -> Option<Queue> {
+    fn own_with_backoff(&self) -> Option<Queue> {
         let backoff = Backoff::new();
         loop {
             let queue = self.own();
@@ -164,12 +164,15 @@ impl Combiner {
                 }
                 self.serve(queue, self.state.load_exact(), wakes);
             }
-            None => {
-                self.unseen_answers.add(1);
-                self.state.change(|state| (state.request_recheck(), ()));
-                self.serve_if_free(wakes);
-            }
+            None => self.recheck_answer(wakes),
         }
+    }
+
+    /// A woken waiter has answered while the queue was owned: the owner looks at all of them again.
+    fn recheck_answer(&self, wakes: &mut WakeList) {
+        self.unseen_answers.add(1);
+        self.state.change(|state| (state.request_recheck(), ()));
+        self.serve_if_free(wakes);
     }
 
     /// Puts the queue back; it is returned if the caller has to serve again.

@@ -88,6 +88,20 @@ pub(crate) struct WaitQueue<W> {
     buried: (usize, usize),
 }
 
+impl<W> Entry<W> {
+    /// From now on, it claims what it needs: how much more that is.
+    #[inline]
+    fn claim(&mut self) -> i64 {
+        if mem::replace(&mut self.claims, true) { 0 } else { i64::from(self.min) }
+    }
+
+    /// From now on, it claims nothing: how much less that is.
+    #[inline]
+    fn unclaim(&mut self) -> i64 {
+        if mem::take(&mut self.claims) { i64::from(self.min) } else { 0 }
+    }
+}
+
 impl<W: Waits> Line<W> {
     const fn new() -> Self {
         Self { entries: VecDeque::new(), woken: 0, claimed: 0 }
@@ -95,20 +109,13 @@ impl<W: Waits> Line<W> {
 
     #[inline]
     fn pop_front(&mut self) -> Option<Entry<W>> {
-        let entry = self.entries.pop_front()?;
+        let mut entry = self.entries.pop_front()?;
         self.woken = self.woken.saturating_sub(1);
+        self.claimed -= entry.unclaim();
         if self.entries.capacity() > 4 * (SPARE + self.entries.len()) {
             self.entries.shrink_to(SPARE + 2 * self.entries.len());
         }
-        Some(self.without_claim(entry))
-    }
-
-    #[inline]
-    fn without_claim(&mut self, mut entry: Entry<W>) -> Entry<W> {
-        if mem::take(&mut entry.claims) {
-            self.claimed -= i64::from(entry.min);
-        }
-        entry
+        Some(entry)
     }
 
     #[inline]
@@ -133,8 +140,8 @@ impl<W: Waits> Line<W> {
             match entry.waiter.standing() {
                 Standing::Waiting => break,
                 standing => {
-                    if standing == Standing::Woken && !mem::replace(&mut entry.claims, true) {
-                        self.claimed += i64::from(entry.min);
+                    if standing == Standing::Woken {
+                        self.claimed += entry.claim();
                     }
                     self.woken += 1;
                 }
@@ -148,9 +155,7 @@ impl<W: Waits> Line<W> {
     fn look_again_from(&mut self, index: usize) {
         let Self { entries, woken, claimed } = self;
         for entry in entries.range_mut(index.min(*woken)..*woken) {
-            if mem::take(&mut entry.claims) {
-                *claimed -= i64::from(entry.min);
-            }
+            *claimed -= entry.unclaim();
         }
         *woken = index.min(*woken);
     }
@@ -163,9 +168,7 @@ impl<W: Waits> Line<W> {
     fn unclaim(&mut self, ticket: u64) {
         let Ok(at) = self.entries.binary_search_by_key(&ticket, |entry| entry.ticket) else { return };
         let entry = &mut self.entries[at];
-        if mem::take(&mut entry.claims) {
-            self.claimed -= i64::from(entry.min);
-        }
+        self.claimed -= entry.unclaim();
         if entry.waiter.standing() == Standing::Waiting {
             self.look_again_from(at);
         }
@@ -252,9 +255,7 @@ impl<W: Waits> WaitQueue<W> {
     pub(crate) fn claim(&mut self) -> bool {
         let Line { entries, woken, claimed } = &mut self.takers;
         if let Some(entry) = entries.get_mut(*woken) {
-            if !mem::replace(&mut entry.claims, true) {
-                *claimed += i64::from(entry.min);
-            }
+            *claimed += entry.claim();
             *woken += 1;
         }
         *woken == entries.len()
@@ -310,9 +311,9 @@ impl<W: Waits> WaitQueue<W> {
 
     /// Sets the request at `index` aside, as the capacity does not allow it.
     fn defer(&mut self, index: usize) {
+        // Behind the head, it is the first one that was not looked at, so it claims nothing.
         let entry = if index == 0 { self.takers.pop_front() } else { self.takers.entries.remove(index) };
         if let Some(entry) = entry {
-            let entry = self.takers.without_claim(entry);
             self.deferred.insert((entry.min, entry.ticket), entry);
         }
     }

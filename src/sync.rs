@@ -139,7 +139,7 @@ pub(crate) fn load_exact(word: &atomic::AtomicU64) -> u64 {
 #[cfg(not(loom))]
 pub(crate) use crossbeam_utils::Backoff;
 
-/// No patience: a model explores the schedules in which another try succeeds anyway.
+/// No retries: a model explores the schedules in which another try succeeds anyway.
 #[cfg(loom)]
 pub(crate) struct Backoff;
 

@@ -12,7 +12,7 @@ impl Combiner {
     /// Queues a new waiter. The wakers are for when its registration is safe.
     #[cold]
     pub(crate) fn enqueue(&self, waiter: Arc<Waiter>, wakes: &mut WakeList) -> Registration {
-        match self.own_with_patience() {
+        match self.own_with_backoff() {
             Some(mut queue) => {
                 let mut seen = self.state.load_exact();
                 let rechecks = seen.needs_recheck();
@@ -133,9 +133,7 @@ impl Combiner {
             }
             None => {
                 self.count_dead(waiter.kind);
-                self.unseen_answers.add(1);
-                self.state.change(|state| (state.request_recheck(), ()));
-                self.serve_if_free(wakes);
+                self.recheck_answer(wakes);
             }
         }
     }
