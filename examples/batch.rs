@@ -27,8 +27,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
             let bucket = Arc::clone(&bucket);
             tokio::spawn(async move {
                 // Every third job gives up soon: while it waits, or while it works.
-                let patience = Duration::from_millis(if i % 3 == 0 { 8 } else { 60_000 });
-                timeout(patience, job(&bucket)).await
+                let limit = Duration::from_millis(if i % 3 == 0 { 8 } else { 60_000 });
+                timeout(limit, job(&bucket)).await
             })
         })
         .collect();

@@ -219,7 +219,7 @@ impl Combiner {
                 seen = self.serve_waiters(&mut queue, seen, wakes);
             }
             if seen.is_closed() {
-                // Also if it was closed while waiters were served: `settle` compares with this word, and would not notice.
+                // Even if it was closed while waiters were served: `settle` compares with this word, and would not notice.
                 Self::close_waiters(&mut queue, wakes);
             }
             if queue.has_others() {

@@ -204,8 +204,8 @@ impl RateLimiter {
     /// let limiter = RateLimiter::new(1, Duration::from_secs(3600), 1)?;
     /// limiter.take(1, tokio::time::sleep).await?;
     ///
-    /// let patience = Duration::from_millis(10);
-    /// let second = tokio::time::timeout(patience, limiter.take(1, tokio::time::sleep)).await;
+    /// let limit = Duration::from_millis(10);
+    /// let second = tokio::time::timeout(limit, limiter.take(1, tokio::time::sleep)).await;
     /// assert!(second.is_err()); // the next token is due in an hour
     /// assert_eq!(limiter.waiting(), 0);
     /// # Ok::<(), Box<dyn std::error::Error>>(())

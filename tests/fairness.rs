@@ -589,7 +589,7 @@ fn barging_is_open_again_when_a_starved_waiter_steps_aside() {
     drop(large.done().unwrap());
 }
 
-/// Also if it was woken, and does not run.
+/// Even if it was woken, and does not run.
 #[test]
 fn barging_grants_the_head_its_tokens_after_16_losses() {
     let bucket = bucket(Fairness::Barging, 2);

@@ -415,7 +415,7 @@ fn a_crowd_that_gives_up_leaves_nothing(fairness: Fairness) {
     }
 }
 
-/// Also if it is woken, and loses, and is polled with another waker.
+/// Even if it is woken, loses, and is polled with another waker.
 fn a_wait_that_is_polled_often_allocates_once(fairness: Fairness) {
     let bucket = worn(fairness, 1);
     let (_, other) = support::counting_waker();

@@ -8,7 +8,7 @@
 //!
 //! Two habits of loom shape the scenarios. It keeps one access for each atomic, so a load that another load follows is
 //! forgotten, and a change that comes later is not tried before it: hence [`race`] lets each of the racers run first.
-//! And it gives up on threads that can hinder each other for ever, such as a waiter that is about to listen on the inbox and an owner that
+//! And it gives up on threads that can hinder each other indefinitely, such as a waiter that is about to listen on the inbox and an owner that
 //! empties it too soon. Where that can be, the number of preemptions is bounded.
 //!
 //! Under loom a waiter does not try again to own the queue (there is no `Backoff`), so two threads suffice to bring it into the inbox. Two
@@ -102,7 +102,7 @@ pub fn barging(max: usize, capacity: usize) -> Arc<TokenBucket> {
     Arc::new(TokenBucket::const_new(max, capacity).with_fairness(Fairness::Barging))
 }
 
-/// Polls once, with a waker that wakes nobody.
+/// Polls once, with a waker that does nothing.
 pub fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
 }
@@ -112,7 +112,7 @@ pub fn poll_with<F: Future + Unpin>(future: &mut F, waker: &Arc<Counted>) -> Pol
     Pin::new(future).poll(&mut Context::from_waker(&Waker::from(Arc::clone(waker))))
 }
 
-/// A waker that wakes nobody, and can be counted.
+/// A waker that does nothing, and can be counted.
 #[derive(Debug)]
 pub struct Counted;
 

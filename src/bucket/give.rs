@@ -86,7 +86,7 @@ impl TokenBucket {
     /// Like the drop of a guard, this also works on a closed bucket.
     ///
     /// **A refill does not raise the capacity.** A request above the capacity stays deferred until that many tokens are available at once, and requests
-    /// behind it may take them first: for ever, if they keep coming. To add permits, use [`update_capacity`](Self::update_capacity).
+    /// behind it may take them first, indefinitely if they keep coming. To add permits, use [`update_capacity`](Self::update_capacity).
     ///
     /// # Examples
     ///

@@ -1058,7 +1058,7 @@ impl<'a> Run<'a> {
     fn settle(&mut self) -> Checked {
         let mut rounds = 3 * self.futures.len() + 3;
         while self.futures.iter().any(|future| future.woken) {
-            rounds = rounds.checked_sub(1).ok_or_else(|| Stop::Wrong("they wake each other for ever".into()))?;
+            rounds = rounds.checked_sub(1).ok_or_else(|| Stop::Wrong("they wake each other indefinitely".into()))?;
             self.step(Op::PollWoken)?;
         }
         Ok(())

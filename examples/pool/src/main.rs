@@ -25,7 +25,7 @@ use rusqlite::Connection;
 const WORKERS: usize = 12;
 const SIZES: [usize; 6] = [8, 2, 12, 0, 5, 1];
 /// How long surplus connections may take to be closed once they are back. On a busy machine, a thread may be suspended in between.
-const PATIENCE: Duration = Duration::from_secs(10);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Uses a database through a pool of connections while the pool is resized.
 #[derive(Parser)]
@@ -167,7 +167,7 @@ impl Work {
 
     /// Whether the surplus connections are closed once those in use are back.
     fn is_settled(&self, size: usize) -> bool {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + SETTLE_TIMEOUT;
         if !self.pool.bucket.settled().wait_deadline(deadline) {
             return false;
         }
