@@ -195,6 +195,35 @@ impl Ticket {
     }
 }
 
+/// Room for the ticket of one waiter.
+pub(crate) struct Answer(AtomicU64);
+
+impl Answer {
+    const NONE: u64 = u64::MAX;
+
+    const_fn! {
+        pub(crate) const fn new() -> Self {
+            Self(AtomicU64::new(Self::NONE))
+        }
+    }
+
+    // ORDERING: Relaxed: a waiter changes the word after it has put its ticket, and an owner that acts on a later word finds it.
+
+    /// False if there is no room.
+    pub(crate) fn put(&self, ticket: u64) -> bool {
+        self.0.compare_exchange(Self::NONE, ticket, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    #[inline]
+    pub(crate) fn take(&self) -> Option<u64> {
+        match self.0.load(Ordering::Relaxed) {
+            Self::NONE => None,
+            // Only owners take.
+            _ => Some(self.0.swap(Self::NONE, Ordering::Relaxed)),
+        }
+    }
+}
+
 /// A right that is given out once.
 pub(crate) struct Once(AtomicBool);
 

@@ -40,7 +40,7 @@ use core::mem;
 use event_listener::Event;
 
 use crate::Fairness;
-use crate::atomic::{AtomicState, Count, Once, Phase};
+use crate::atomic::{Answer, AtomicState, Count, Once, Phase};
 use crate::queue::{Next, WaitQueue};
 use crate::state::{Kind, State};
 use crate::sync::{Backoff, Slot, const_fn, loom_or};
@@ -51,6 +51,10 @@ mod wait;
 
 /// How often an owner serves at the request of other threads before it offers them the queue.
 const MAX_ROUNDS: u32 = loom_or(2, 8);
+
+/// How often a thread tries to own the queue once more if it is owned: without yielding, and with.
+const TRIES: u32 = loom_or(0, 6);
+const TRIES_TO_ENQUEUE: u32 = loom_or(0, 11);
 
 type Queue = Box<WaitQueue<Arc<Waiter>>>;
 
@@ -67,7 +71,9 @@ pub(crate) struct Combiner {
     takers: Count,
     dead_takers: Count,
     dead_others: Count,
-    /// How many woken waiters have answered while the queue was owned.
+    /// The taker that was woken last and sleeps again.
+    answer: Answer,
+    /// How many other woken waiters have answered while the queue was owned.
     unseen_answers: Count,
 }
 
@@ -90,6 +96,7 @@ impl Combiner {
                 takers: Count::new(),
                 dead_takers: Count::new(),
                 dead_others: Count::new(),
+                answer: Answer::new(),
                 unseen_answers: Count::new(),
             }
         }
@@ -124,9 +131,27 @@ impl Combiner {
 
     // Ownership.
 
+    /// Owns the queue if it is free.
+    #[inline]
+    fn try_own(&self) -> Option<Queue> {
+        self.queue.take().or_else(|| self.create())
+    }
+
+    /// Owns the queue, if need be after a few tries: another thread owns it for a moment only, unless it was suspended.
+    ///
+    /// RECHECK costs more, for it shuts newcomers out until that thread has looked.
     #[inline]
     fn own(&self) -> Option<Queue> {
-        self.queue.take().or_else(|| self.create())
+        self.try_own().or_else(|| self.own_within(TRIES))
+    }
+
+    #[cold]
+    fn own_within(&self, tries: u32) -> Option<Queue> {
+        let backoff = Backoff::new();
+        (0..tries).find_map(|_| {
+            backoff.snooze();
+            self.try_own()
+        })
     }
 
     #[cold]
@@ -134,21 +159,9 @@ impl Combiner {
         if self.queue_exists.claim() { Some(Box::new(WaitQueue::new(self.is_fifo()))) } else { None }
     }
 
-    /// Owns the queue, if need be after a few tries: another thread owns it for a moment only, unless it was suspended.
-    fn own_with_backoff(&self) -> Option<Queue> {
-        let backoff = Backoff::new();
-        loop {
-            let queue = self.own();
-            if queue.is_some() || backoff.is_completed() {
-                return queue;
-            }
-            backoff.snooze();
-        }
-    }
-
     /// RECHECK has been set because the queue was owned: serves it if it is not any more (**C3**).
     fn serve_if_free(&self, wakes: &mut WakeList) {
-        if let Some(queue) = self.own() {
+        if let Some(queue) = self.try_own() {
             self.serve(queue, self.state.load_exact(), wakes);
         }
     }
@@ -180,7 +193,7 @@ impl Combiner {
     fn leave(&self, queue: Queue) -> Option<Queue> {
         self.put_back(queue);
         // C3: first the queue, then the word.
-        if self.state.load_exact().needs_recheck() { self.own() } else { None }
+        if self.state.load_exact().needs_recheck() { self.try_own() } else { None }
     }
 
     /// As [`leave`](Self::leave), and gives other threads time to take over (**C7**).
@@ -194,7 +207,7 @@ impl Combiner {
         while !backoff.is_completed() {
             backoff.snooze();
         }
-        self.own()
+        self.try_own()
     }
 
     #[inline]
@@ -214,6 +227,9 @@ impl Combiner {
         loop {
             if seen.needs_recheck() {
                 seen = self.recheck(&mut queue);
+            }
+            if let Some(ticket) = self.answer.take() {
+                queue.unclaim(Kind::Take, ticket);
             }
             if !seen.is_closed() {
                 seen = self.serve_waiters(&mut queue, seen, wakes);

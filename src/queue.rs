@@ -166,12 +166,21 @@ impl<W: Waits> Line<W> {
 
     /// The waiter with this ticket was woken, and has answered or left: it claims nothing any more. If it sleeps, it is looked at again.
     fn unclaim(&mut self, ticket: u64) {
-        let Ok(at) = self.entries.binary_search_by_key(&ticket, |entry| entry.ticket) else { return };
+        let Some(at) = self.position(ticket) else { return };
         let entry = &mut self.entries[at];
         self.claimed -= entry.unclaim();
         if entry.waiter.standing() == Standing::Waiting {
             self.look_again_from(at);
         }
+    }
+
+    /// Where the entry with this ticket is: mostly in front.
+    #[inline]
+    fn position(&self, ticket: u64) -> Option<usize> {
+        if self.entries.front()?.ticket == ticket {
+            return Some(0);
+        }
+        self.entries.binary_search_by_key(&ticket, |entry| entry.ticket).ok()
     }
 
     fn retain(&mut self, mut keep: impl FnMut(&W) -> bool) {
@@ -216,6 +225,9 @@ impl<W: Waits> WaitQueue<W> {
         if self.has_restorable(satisfiable) {
             self.restore_deferred(satisfiable);
         }
+        if self.takers.claimed >= available && self.is_head_trying(state.capacity()) {
+            return Next::Wait;
+        }
         loop {
             self.bury();
             if available <= 0 {
@@ -237,12 +249,18 @@ impl<W: Waits> WaitQueue<W> {
                 if i64::from(entry.min) <= left {
                     return Next::Wake;
                 }
-                if i64::from(entry.min) <= satisfiable {
+                // Without tokens that are left over, none behind it could be served.
+                if left <= 0 || i64::from(entry.min) <= satisfiable {
                     return Next::Wait;
                 }
                 self.defer(self.takers.woken);
             }
         }
+    }
+
+    /// Whether the head was woken to take its tokens for itself, and has not answered.
+    fn is_head_trying(&self, capacity: u32) -> bool {
+        self.takers.entries.front().is_some_and(|head| head.claims && head.min <= capacity && !self.is_due(head))
     }
 
     /// The waiter that [`Next::Wake`] means.

@@ -221,13 +221,21 @@ impl State {
         if available > capacity { available } else { capacity }
     }
 
+    /// Whether takers may wait for a returned token, and not only for a deficit to be paid off.
+    #[inline]
+    pub(crate) const fn is_awaited(self) -> bool {
+        self.has(HAS_WAITERS) && self.available() >= 0
+    }
+
     /// Whether `n` returned tokens may go straight to the head of the queue: the word would first add them and then subtract them.
     ///
     /// Not with a deficit, which is paid first; nor with tokens in the bucket, which go first; nor if the return itself
-    /// makes a deferred request satisfiable.
+    /// makes a deferred request satisfiable; nor if the head takes its tokens for itself.
     #[inline]
     pub(crate) const fn allows_hand_off(self, n: usize) -> bool {
-        self.0 >> AVAILABLE_SHIFT == 0 && n <= self.capacity() as usize && self.0 & (HAS_WAITERS | CLOSED | RECHECK) == HAS_WAITERS
+        self.0 >> AVAILABLE_SHIFT == 0
+            && n <= self.capacity() as usize
+            && self.0 & (HAS_WAITERS | NO_BARGING | CLOSED | RECHECK) == HAS_WAITERS | NO_BARGING
     }
 
     /// Whether the owner may have anything to do for a taker: there are tokens, or the bucket is closed, or it must recheck.

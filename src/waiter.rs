@@ -89,6 +89,11 @@ impl Waiter {
         drop(self.waker.swap(Some(waker)));
     }
 
+    /// As [`set_waker`](Self::set_waker), for a waiter that was notified, so that its waker is gone.
+    pub(crate) fn restore_waker(&self, waker: &Waker) {
+        drop(self.waker.swap(Some(waker.clone())));
+    }
+
     /// Takes the waker, so that the waiter's own thread drops it, and not the owner of the queue.
     pub(crate) fn take_waker(&self) -> Option<Waker> {
         self.waker.take()

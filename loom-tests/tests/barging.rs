@@ -102,6 +102,24 @@ fn starving_waiter_takes_a_token_and_is_granted_one() {
     });
 }
 
+/// Guards `Combiner::sleep_again`: there is room for one answer, and a waiter that finds none makes the owner look itself.
+#[test]
+fn two_losers_against_a_return() {
+    check(Some(3), || {
+        let bucket = barging(2, 2);
+        let tokens = bucket.try_take_many_owned(2).unwrap();
+        let first = queued(bucket.take_owned());
+        let mut second = queued(bucket.take_owned());
+        drop(tokens);
+        let tokens = bucket.try_take_many_owned(2).unwrap();
+        // Both were woken. The second one has answered that it sleeps again.
+        assert!(poll(&mut second).is_pending());
+        race(&bucket, |_| drop(tokens), |_| first.wait().unwrap().forget());
+        second.wait().unwrap().forget();
+        at_rest(&bucket, 2, 0);
+    });
+}
+
 /// Guards `WaitQueue::rescan`: a waiter that has answered claims nothing any more, so the next one is woken.
 #[test]
 fn waiter_that_was_served_makes_way() {

@@ -48,22 +48,19 @@ impl Combiner {
     pub(crate) fn give_and_serve(&self, n: usize) -> Given {
         let mut wakes = WakeList::new();
         let give = |state: State| Ok::<_, Infallible>(state.give(n, self.max));
-        if self.state.load().allows_hand_off(n) {
-            if let Some(mut queue) = self.own() {
-                let Ok(given) = match self.hand_off(&mut queue, n) {
-                    Some((seen, waker)) => {
-                        self.finish(queue, seen, &mut wakes);
-                        if let Some(waker) = waker {
-                            waker.wake();
-                        }
-                        Ok(Given { restored: n, paid: 0 })
+        let Ok(given) = match if self.state.load().is_awaited() { self.own() } else { None } {
+            Some(mut queue) => match self.hand_off(&mut queue, n) {
+                Some((seen, waker)) => {
+                    self.finish(queue, seen, &mut wakes);
+                    if let Some(waker) = waker {
+                        waker.wake();
                     }
-                    None => self.change_as_owner(queue, &mut wakes, give),
-                };
-                return given;
-            }
-        }
-        let Ok(given) = self.change(&mut wakes, give);
+                    Ok(Given { restored: n, paid: 0 })
+                }
+                None => self.change_as_owner(queue, &mut wakes, give),
+            },
+            None => self.change(&mut wakes, give),
+        };
         given
     }
 

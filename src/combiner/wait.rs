@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use core::task::{Poll, Waker};
 
-use super::Combiner;
+use super::{Combiner, TRIES_TO_ENQUEUE};
 use crate::atomic::Phase;
 use crate::state::{Kind, Refused};
 use crate::waiter::{Registration, Waiter, WakeList};
@@ -12,7 +12,7 @@ impl Combiner {
     /// Queues a new waiter. The wakers are for when its registration is safe.
     #[cold]
     pub(crate) fn enqueue(&self, waiter: Arc<Waiter>, wakes: &mut WakeList) -> Registration {
-        match self.own_with_backoff() {
+        match self.try_own().or_else(|| self.own_within(TRIES_TO_ENQUEUE)) {
             Some(mut queue) => {
                 let mut seen = self.state.load_exact();
                 let rechecks = seen.needs_recheck();
@@ -68,10 +68,10 @@ impl Combiner {
                         return Poll::Ready(result);
                     }
                     // First the waker, then the phase: from then on, an owner may wake this waiter.
-                    waiter.set_waker(waker);
+                    waiter.restore_waker(waker);
                     (registered, replaced) = (true, true);
                     if waiter.phase.change(Phase::Woken, Phase::Waiting).is_ok() {
-                        self.request_service_after(waiter, true, wakes);
+                        self.sleep_again(waiter, wakes);
                     }
                 }
                 phase => {
@@ -87,9 +87,10 @@ impl Combiner {
     /// A waiter that was woken tries for itself. `None` if it has to wait on, at the place that it has kept.
     fn retry(&self, waiter: &Arc<Waiter>, wakes: &mut WakeList) -> Option<Result<u32, Refused>> {
         let tried = match waiter.kind {
-            Kind::Take => match self.state.update(|state| state.retry_fast(waiter.min, waiter.up_to).ok_or(())) {
+            Kind::Take => match self.state.update(|state| state.retry_fast(waiter.min, waiter.up_to).ok_or(state)) {
                 Ok(count) => Ok(count),
-                Err(()) => self.change(wakes, |state| state.retry(waiter.min, waiter.up_to)),
+                Err(seen) if seen.lacks(waiter.min) => Err(Refused::NotNow),
+                Err(_) => self.change(wakes, |state| state.retry(waiter.min, waiter.up_to)),
             },
             _ => self.change(wakes, |state| state.release(1, self.max).map(|next| (next, 0))),
         };
@@ -149,9 +150,12 @@ impl Combiner {
         match phase {
             Phase::Granted(count) if count > 0 => self.give(count as usize),
             // No owner has heard of it.
-            Phase::Waiting | Phase::Woken if is_known => {
+            Phase::Waiting if !is_known => {}
+            Phase::Woken | Phase::Waiting => {
                 self.count_dead(waiter.kind);
-                self.request_service_after(&waiter, phase == Phase::Woken, &mut WakeList::new());
+                if phase == Phase::Woken || self.needs_service_without(&waiter) {
+                    self.request_service(&waiter, &mut WakeList::new());
+                }
             }
             _ => {}
         }
@@ -165,13 +169,20 @@ impl Combiner {
         }
     }
 
-    /// A waiter has left, or sleeps again: others may be able to proceed instead. Where it `was_woken`, it claims no tokens any more.
-    fn request_service_after(&self, waiter: &Waiter, was_woken: bool, wakes: &mut WakeList) {
+    /// A waiter that was woken has lost, and sleeps. As a rule, that leaves nothing to do, and the next owner learns of it.
+    fn sleep_again(&self, waiter: &Waiter, wakes: &mut WakeList) {
+        let is_told = waiter.kind == Kind::Take && self.answer.put(waiter.ticket.get());
+        // See `needs_service_without`: an owner that takes the answer for none has looked at the word before this.
+        if !is_told || self.state.change(|state| (state, state.needs_service(self.max))) {
+            self.request_service(waiter, wakes);
+        }
+    }
+
+    /// Whether the queue must be looked at because a waiter has left that slept.
+    fn needs_service_without(&self, waiter: &Waiter) -> bool {
         // A change even if it leaves an equal word: an owner that looked at the phase before has looked at the word before, so this sees
         // what that owner served.
         let needed = self.state.change(|state| (state, state.needs_service(self.max)));
-        if needed || was_woken || waiter.kind != Kind::Take || self.has_many_dead(self.takers.get()) {
-            self.request_service(waiter, wakes);
-        }
+        needed || waiter.kind != Kind::Take || self.has_many_dead(self.takers.get())
     }
 }

@@ -330,15 +330,18 @@ table! {
     }
 
     allows_hand_off_of_2: |state: State| state.allows_hand_off(2) => {
-        "0/8 HAS_WAITERS" => "true",
+        "0/8 HAS_WAITERS NO_BARGING" => "true",
         "0/8 HAS_WAITERS BYPASSED NO_BARGING HAS_RELEASERS HAS_DEFERRED" => "true",
-        "0/2 HAS_WAITERS" => "true",
-        "0/1 HAS_WAITERS" => "false",
-        "1/8 HAS_WAITERS" => "false",
-        "-1/8 HAS_WAITERS" => "false",
+        "0/2 HAS_WAITERS NO_BARGING" => "true",
+        "0/1 HAS_WAITERS NO_BARGING" => "false",
+        "1/8 HAS_WAITERS NO_BARGING" => "false",
+        "-1/8 HAS_WAITERS NO_BARGING" => "false",
         "0/8" => "false",
-        "0/8 CLOSED HAS_WAITERS" => "false",
-        "0/8 HAS_WAITERS RECHECK" => "false",
+        // The head takes its tokens for itself.
+        "0/8 HAS_WAITERS" => "false",
+        "0/8 NO_BARGING" => "false",
+        "0/8 CLOSED HAS_WAITERS NO_BARGING" => "false",
+        "0/8 HAS_WAITERS NO_BARGING RECHECK" => "false",
     }
 
     is_idle: |state: State| state.is_idle() => {

@@ -338,7 +338,7 @@ impl Model {
                 if next.min <= available - claimed {
                     next.woken = true;
                     told.push(next.name);
-                } else if next.min <= satisfiable {
+                } else if available <= claimed || next.min <= satisfiable {
                     break;
                 } else {
                     next.defer();
