@@ -18,14 +18,6 @@ use crate::{CapacityError, Closed, TryTakeError};
 
 /// A resizable semaphore: a bucket of tokens whose capacity can be changed while it is used.
 ///
-/// Taking a token returns a [`Token`] guard and reduces [`available`](Self::available) by one; dropping the guard returns the token. The
-/// *capacity* is the configured total: tokens available plus tokens held. [`set_capacity`](Self::set_capacity) changes it to anything from 0 to the bucket's largest capacity, in one atomic
-/// step. If more tokens are held than a smaller capacity allows, the bucket has a *deficit*: returned tokens pay it off before any waiter gets one.
-///
-/// A bucket is shared by reference, in a `static`, in an [`Arc`] (with the `_owned` methods), or within another shared type (see [`TokenGuard`]).
-///
-/// # Examples
-///
 /// ```
 /// use token_bucket::TokenBucket;
 ///
@@ -42,6 +34,12 @@ use crate::{CapacityError, Closed, TryTakeError};
 /// assert!(bucket.try_take().is_ok());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// Taking a token returns a [`Token`] guard and reduces [`available`](Self::available) by one; dropping the guard returns the token. The
+/// *capacity* is the configured total: tokens available plus tokens held. [`set_capacity`](Self::set_capacity) changes it to anything from 0 to the bucket's largest capacity, in one atomic
+/// step. If more tokens are held than a smaller capacity allows, the bucket has a *deficit*: returned tokens pay it off before any waiter gets one.
+///
+/// A bucket is shared by reference, in a `static`, in an [`Arc`] (with the `_owned` methods), or within another shared type (see [`TokenGuard`]).
 ///
 /// # Fairness
 ///
@@ -81,8 +79,6 @@ pub struct TokenBucket {
 
 /// The order in which waiters and callers are served when tokens are scarce.
 ///
-/// # Examples
-///
 /// ```
 /// use token_bucket::{Fairness, TokenBucket};
 ///
@@ -113,6 +109,16 @@ pub enum Fairness {
 }
 
 /// A consistent view of a bucket's counters, returned by [`TokenBucket::snapshot`].
+///
+/// ```
+/// # use token_bucket::TokenBucket;
+/// let bucket = TokenBucket::with_capacity(10);
+/// let held = bucket.try_take_many(4)?;
+/// let now = bucket.set_capacity(3)?;
+/// assert_eq!((now.available, now.outstanding, now.deficit), (0, 4, 1));
+/// # drop(held);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Snapshot {
@@ -149,20 +155,24 @@ impl Snapshot {
 impl TokenBucket {
     /// The largest value of [`max_capacity`](Self::max_capacity): **2²⁸ − 1 on every target**, because capacity and available tokens
     /// share one atomic word. To limit bytes, count in KiB.
+    ///
+    /// ```
+    /// # use token_bucket::TokenBucket;
+    /// let too_many = TokenBucket::MAX_CAPACITY + 1;
+    /// assert!(TokenBucket::new(too_many, 10).is_err());
+    /// ```
     pub const MAX_CAPACITY: usize = state::MAX_CAPACITY as usize;
 
     const_fn! {
         /// Creates a full bucket of `n` tokens that can be resized up to [`MAX_CAPACITY`](Self::MAX_CAPACITY).
-        ///
-        /// If `n` is 0, the bucket is paused until its capacity is set.
-        ///
-        /// # Examples
         ///
         /// ```
         /// # use token_bucket::TokenBucket;
         /// static CONNECTIONS: TokenBucket = TokenBucket::with_capacity(20);
         /// assert_eq!(CONNECTIONS.capacity(), 20);
         /// ```
+        ///
+        /// If `n` is 0, the bucket is paused until its capacity is set.
         ///
         /// # Panics
         ///
@@ -175,8 +185,6 @@ impl TokenBucket {
     }
 
     /// Creates a full bucket of `initial` tokens, whose capacity can later be set to anything up to `max_capacity`.
-    ///
-    /// # Examples
     ///
     /// ```
     /// # use token_bucket::{CapacityError, TokenBucket};
@@ -205,8 +213,6 @@ impl TokenBucket {
 
     const_fn! {
         /// Creates a bucket like [`new`](Self::new), in a `static` or a `const`.
-        ///
-        /// # Examples
         ///
         /// ```
         /// # use token_bucket::TokenBucket;
@@ -238,8 +244,6 @@ impl TokenBucket {
     }
 
     /// Returns the same bucket with another [`Fairness`].
-    ///
-    /// # Examples
     ///
     /// ```
     /// # use token_bucket::{Fairness, TokenBucket};

@@ -15,6 +15,18 @@ use crate::waiter::WakeList;
 
 /// A future that waits for a state of a bucket, returned by [`TokenBucket::idle`] and [`TokenBucket::settled`].
 ///
+/// ```
+/// # use token_bucket::TokenBucket;
+/// let bucket = TokenBucket::with_capacity(2);
+/// let token = bucket.try_take()?;
+/// std::thread::scope(|scope| {
+///     scope.spawn(|| drop(token));
+///     bucket.idle().wait();
+/// });
+/// assert_eq!(bucket.outstanding(), 0);
+/// # Ok::<(), token_bucket::TryTakeError>(())
+/// ```
+///
 /// Await it, or block a thread with [`wait`](Self::wait). All such waiters are woken together when the state is reached; each is ready even if
 /// that state has passed by the time it is polled.
 ///
@@ -41,9 +53,23 @@ pub struct Watch<'a> {
 }
 
 /// Waits until no token is outstanding.
+///
+/// ```
+/// # use token_bucket::{Idle, TokenBucket};
+/// let bucket = TokenBucket::with_capacity(2);
+/// let idle: Idle<'_> = bucket.idle();
+/// idle.wait(); // returns at once: no token was taken
+/// ```
 pub type Idle<'a> = Watch<'a>;
 
 /// Waits until no deficit is left.
+///
+/// ```
+/// # use token_bucket::{Settled, TokenBucket};
+/// let bucket = TokenBucket::with_capacity(2);
+/// let settled: Settled<'_> = bucket.settled();
+/// settled.wait(); // returns at once: the capacity was not reduced
+/// ```
 pub type Settled<'a> = Watch<'a>;
 
 impl<'a> Watch<'a> {
@@ -121,6 +147,17 @@ mod blocking {
     impl Watch<'_> {
         /// Blocks this thread until the state is reached.
         ///
+        /// ```
+        /// # use token_bucket::TokenBucket;
+        /// let bucket = TokenBucket::with_capacity(2);
+        /// let tokens = bucket.try_take_many(2)?;
+        /// bucket.set_capacity(1)?;
+        /// drop(tokens);
+        /// bucket.settled().wait();
+        /// assert_eq!(bucket.deficit(), 0);
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
+        ///
         /// # Panics
         ///
         /// If the future has completed before.
@@ -131,6 +168,19 @@ mod blocking {
         /// Blocks this thread until the state is reached, but no longer than `timeout`. Returns `false` on timeout. A timeout too large to
         /// represent is treated as infinite.
         ///
+        /// ```
+        /// # use std::time::Duration;
+        /// # use token_bucket::TokenBucket;
+        /// let bucket = TokenBucket::with_capacity(2);
+        /// let token = bucket.try_take()?;
+        /// bucket.close();
+        /// if !bucket.idle().wait_timeout(Duration::from_millis(1)) {
+        ///     println!("{} jobs did not end in time", bucket.outstanding());
+        /// }
+        /// # drop(token);
+        /// # Ok::<(), token_bucket::TryTakeError>(())
+        /// ```
+        ///
         /// # Panics
         ///
         /// If the future has completed before.
@@ -140,6 +190,17 @@ mod blocking {
         }
 
         /// Blocks this thread until the state is reached, but no longer than until `deadline`. Returns `false` on timeout.
+        ///
+        /// ```
+        /// # use std::time::{Duration, Instant};
+        /// # use token_bucket::TokenBucket;
+        /// let bucket = TokenBucket::with_capacity(2);
+        /// let token = bucket.try_take()?;
+        /// let deadline = Instant::now() + Duration::from_millis(1);
+        /// assert!(!bucket.idle().wait_deadline(deadline));
+        /// # drop(token);
+        /// # Ok::<(), token_bucket::TryTakeError>(())
+        /// ```
         ///
         /// # Panics
         ///

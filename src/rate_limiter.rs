@@ -28,6 +28,44 @@ const MAX_SLEEP: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Limits how many tokens are taken per time; for any runtime, and for threads.
 ///
+/// ```
+/// use std::time::Duration;
+/// use token_bucket::{NotYet, RateLimiter};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// // 100 a second, at most 5 at once
+/// let limiter = RateLimiter::new(100, Duration::from_secs(1), 5)?;
+///
+/// for _ in 0..10 {
+///     limiter.take(1, tokio::time::sleep).await?; // 5 at once, then one every 10 ms
+/// }
+///
+/// match limiter.try_take(2) {
+///     Ok(()) => println!("granted"),
+///     Err(NotYet::RetryAfter(wait)) => println!("Retry-After: {}", wait.as_secs() + 1),
+///     Err(error) => return Err(error.into()),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Threads wait in the same queue:
+///
+/// ```
+/// # use std::time::{Duration, Instant};
+/// # use token_bucket::RateLimiter;
+/// let limiter = RateLimiter::new(200, Duration::from_secs(1), 1)?;
+/// let start = Instant::now();
+/// std::thread::scope(|scope| {
+///     for _ in 0..4 {
+///         scope.spawn(|| limiter.wait(1));
+///     }
+/// });
+/// assert!(start.elapsed() >= Duration::from_millis(15)); // one at once, then one every 5 ms
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// A limiter is a bucket of `burst` tokens that starts full and regains `rate` tokens per `per`, evenly spread, up to `burst`.
 /// **A taken token comes back by time alone**: there is no guard to hold or to forget, and no driver to run.
 ///
@@ -76,46 +114,6 @@ const MAX_SLEEP: Duration = Duration::from_secs(24 * 60 * 60);
 /// No number panics. If a [`Waker`] panics in a call that wakes it, the other waiters are still woken, and the panic goes on in that call;
 /// tokens that the call was to return come back by time. The limiter stays usable. Wakers and `sleep` functions run without a lock
 /// held, and may call the limiter.
-///
-/// # Examples
-///
-/// ```
-/// use std::time::Duration;
-/// use token_bucket::{NotYet, RateLimiter};
-///
-/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
-/// // 100 a second, at most 5 at once
-/// let limiter = RateLimiter::new(100, Duration::from_secs(1), 5)?;
-///
-/// for _ in 0..10 {
-///     limiter.take(1, tokio::time::sleep).await?; // 5 at once, then one every 10 ms
-/// }
-///
-/// match limiter.try_take(2) {
-///     Ok(()) => println!("granted"),
-///     Err(NotYet::RetryAfter(wait)) => println!("Retry-After: {}", wait.as_secs() + 1),
-///     Err(error) => return Err(error.into()),
-/// }
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// # })?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-///
-/// Threads wait in the same queue:
-///
-/// ```
-/// # use std::time::{Duration, Instant};
-/// # use token_bucket::RateLimiter;
-/// let limiter = RateLimiter::new(200, Duration::from_secs(1), 1)?;
-/// let start = Instant::now();
-/// std::thread::scope(|scope| {
-///     for _ in 0..4 {
-///         scope.spawn(|| limiter.wait(1));
-///     }
-/// });
-/// assert!(start.elapsed() >= Duration::from_millis(15)); // one at once, then one every 5 ms
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 pub struct RateLimiter {
     origin: Instant,
     schedule: Mutex<Schedule>,
@@ -124,34 +122,24 @@ pub struct RateLimiter {
 impl RateLimiter {
     /// Creates a limiter of `rate` tokens per `per`, evenly spread, and at most `burst` at once. It starts with `burst` tokens.
     ///
-    /// Any `rate` and any `burst` are accepted. At a rate of 0, no tokens come back; while the burst is 0, none are granted.
-    ///
-    /// # Errors
-    ///
-    /// If `per` is 0 or above [`Refill::MAX_PERIOD`].
-    ///
-    /// # Examples
-    ///
     /// ```
     /// # use std::time::Duration;
     /// # use token_bucket::{RateError, RateLimiter};
     /// assert!(RateLimiter::new(64 << 20, Duration::from_secs(1), 1 << 20).is_ok()); // 64 MiB a second
     /// assert_eq!(RateLimiter::new(10, Duration::ZERO, 1).unwrap_err(), RateError::PeriodIsZero);
     /// ```
+    ///
+    /// Any `rate` and any `burst` are accepted. At a rate of 0, no tokens come back; while the burst is 0, none are granted.
+    ///
+    /// # Errors
+    ///
+    /// If `per` is 0 or above [`Refill::MAX_PERIOD`].
     pub fn new(rate: usize, per: Duration, burst: usize) -> Result<Self, RateError> {
         let schedule = Schedule::new(Refill::new(rate, per)?, burst);
         Ok(Self { origin: Instant::now(), schedule: Mutex::new(schedule) })
     }
 
     /// Takes `n` tokens if they are available and no waiter comes first. Never waits.
-    ///
-    /// # Errors
-    ///
-    /// [`NotYet::RetryAfter`] tells when the tokens will be available, after those for all waiters in the queue, if nothing else
-    /// changes. [`NotYet::Paused`] if that cannot be told, as the rate or the burst is 0. [`NotYet::ExceedsBurst`]
-    /// and [`NotYet::Closed`]. Nothing is taken then.
-    ///
-    /// # Examples
     ///
     /// ```
     /// # use std::time::Duration;
@@ -163,6 +151,12 @@ impl RateLimiter {
     /// assert!(matches!(limiter.try_take(2), Err(NotYet::ExceedsBurst { requested: 2, burst: 1 })));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`NotYet::RetryAfter`] tells when the tokens will be available, after those for all waiters in the queue, if nothing else
+    /// changes. [`NotYet::Paused`] if that cannot be told, as the rate or the burst is 0. [`NotYet::ExceedsBurst`]
+    /// and [`NotYet::Closed`]. Nothing is taken then.
     #[inline]
     pub fn try_take(&self, n: usize) -> Result<(), NotYet> {
         let now = Instant::now();
@@ -223,6 +217,16 @@ impl RateLimiter {
 
     /// Takes `n` tokens, and blocks this thread until they are granted.
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::RateLimiter;
+    /// let limiter = RateLimiter::new(100, Duration::from_secs(1), 5)?;
+    /// for _ in 0..7 {
+    ///     limiter.wait(1)?; // 5 at once, then one every 10 ms
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// Do not call this from within an async task: it would block the executor.
     ///
     /// # Errors
@@ -238,6 +242,16 @@ impl RateLimiter {
     /// Takes `n` tokens, and blocks this thread until they are granted, but no longer than `timeout`. A timeout too large to
     /// represent is treated as infinite.
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::{RateLimiter, WaitError};
+    /// let limiter = RateLimiter::new(1, Duration::from_secs(60), 1)?;
+    /// limiter.wait(1)?;
+    /// let result = limiter.wait_timeout(1, Duration::from_millis(1));
+    /// assert!(matches!(result, Err(WaitError::TimedOut)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`WaitError::TimedOut`], and the errors of [`take`](Self::take) as [`WaitError::Failed`].
@@ -248,6 +262,16 @@ impl RateLimiter {
     /// Takes `n` tokens, and blocks this thread until they are granted, but no longer than to the `deadline`. If tokens are
     /// available the call succeeds even when the deadline has already passed.
     ///
+    /// ```
+    /// # use std::time::{Duration, Instant};
+    /// # use token_bucket::RateLimiter;
+    /// let limiter = RateLimiter::new(1, Duration::from_secs(60), 1)?;
+    /// let deadline = Instant::now() + Duration::from_millis(1);
+    /// assert!(limiter.wait_deadline(1, deadline).is_ok());
+    /// assert!(limiter.wait_deadline(1, deadline).is_err()); // the same deadline for both
+    /// # Ok::<(), token_bucket::RateError>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`WaitError::TimedOut`], and the errors of [`take`](Self::take) as [`WaitError::Failed`].
@@ -257,6 +281,16 @@ impl RateLimiter {
 
     /// Changes the rate to `rate` tokens per `per`, from now on. A rate of 0 stops the refill: available tokens can still be
     /// taken, and waiters wait for the next change.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::RateLimiter;
+    /// let second = Duration::from_secs(1);
+    /// let limiter = RateLimiter::new(100, second, 5)?;
+    /// limiter.set_rate(200, second)?;
+    /// assert_eq!(limiter.rate(), (200, second));
+    /// # Ok::<(), token_bucket::RateError>(())
+    /// ```
     ///
     /// Tokens that are due until now were due at the old rate. The leader is woken to sleep anew, so that waiters profit
     /// from a higher rate at once.
@@ -271,15 +305,6 @@ impl RateLimiter {
 
     /// Changes how many tokens can be available at once. A burst of 0 is a pause: everyone waits, in order.
     ///
-    /// The available tokens change by as much as the burst does. So a larger burst can be used at once; after a smaller one, tokens may
-    /// first have to come back until any are available; and repeated changes net out: lowering the burst and raising it
-    /// again grants no extra token.
-    ///
-    /// A waiter that asks for more than the new burst is deferred, without blocking the others, and regains its place in the queue
-    /// once the burst is large enough. (A request that comes later fails at once, unless the burst is 0.)
-    ///
-    /// # Examples
-    ///
     /// ```
     /// # use std::time::Duration;
     /// # use token_bucket::RateLimiter;
@@ -291,31 +316,84 @@ impl RateLimiter {
     /// assert_eq!(limiter.available(), 2);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    ///
+    /// The available tokens change by as much as the burst does. So a larger burst can be used at once; after a smaller one, tokens may
+    /// first have to come back until any are available; and repeated changes net out: lowering the burst and raising it
+    /// again grants no extra token.
+    ///
+    /// A waiter that asks for more than the new burst is deferred, without blocking the others, and regains its place in the queue
+    /// once the burst is large enough. (A request that comes later fails at once, unless the burst is 0.)
     pub fn set_burst(&self, burst: usize) {
         self.with(self.now(), |schedule, _| schedule.set_burst(burst));
     }
 
     /// Returns the rate in force, as it was given: a number of tokens and a period.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::RateLimiter;
+    /// let limiter = RateLimiter::new(90, Duration::from_secs(60), 5)?;
+    /// let (tokens, per) = limiter.rate();
+    /// assert_eq!((tokens, per.as_secs()), (90, 60));
+    /// # Ok::<(), token_bucket::RateError>(())
+    /// ```
     pub fn rate(&self) -> (usize, Duration) {
         self.lock().rate()
     }
 
     /// Returns how many tokens can be available at once.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::RateLimiter;
+    /// let limiter = RateLimiter::new(100, Duration::from_secs(1), 5)?;
+    /// limiter.set_burst(8);
+    /// assert_eq!(limiter.burst(), 8);
+    /// # Ok::<(), token_bucket::RateError>(())
+    /// ```
     pub fn burst(&self) -> usize {
         self.lock().burst()
     }
 
     /// Returns how many tokens are available now.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::RateLimiter;
+    /// let limiter = RateLimiter::new(1, Duration::from_secs(60), 5)?;
+    /// limiter.try_take(2)?;
+    /// assert_eq!(limiter.available(), 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn available(&self) -> usize {
         self.with(self.now(), |schedule, _| schedule.available())
     }
 
     /// Returns how many tasks and threads wait for tokens.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::RateLimiter;
+    /// let limiter = RateLimiter::new(1, Duration::from_secs(60), 1)?;
+    /// limiter.wait(1)?;
+    /// assert!(limiter.wait_timeout(1, Duration::from_millis(1)).is_err());
+    /// assert_eq!(limiter.waiting(), 0); // the timed-out request is no longer queued
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn waiting(&self) -> usize {
         self.with(self.now(), |schedule, _| schedule.waiting())
     }
 
     /// Closes the limiter for good: from now on nothing is granted, and every waiter is woken and gets [`Closed`].
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::{NotYet, RateLimiter};
+    /// let limiter = RateLimiter::new(100, Duration::from_secs(1), 5)?;
+    /// assert!(limiter.close());
+    /// assert!(matches!(limiter.try_take(1), Err(NotYet::Closed(_))));
+    /// # Ok::<(), token_bucket::RateError>(())
+    /// ```
     ///
     /// Returns true for the call that closed it.
     #[allow(clippy::must_use_candidate, reason = "the call is for its effect")]
@@ -325,8 +403,6 @@ impl RateLimiter {
 
     /// Closes the limiter as [`close`](Self::close) does, with a cause, which everyone gets as the
     /// [`source`](Error::source) of [`Closed`].
-    ///
-    /// # Examples
     ///
     /// ```
     /// # use std::time::Duration;
@@ -342,6 +418,15 @@ impl RateLimiter {
     }
 
     /// Returns whether the limiter was closed.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::RateLimiter;
+    /// let limiter = RateLimiter::new(100, Duration::from_secs(1), 5)?;
+    /// limiter.close();
+    /// assert!(limiter.is_closed());
+    /// # Ok::<(), token_bucket::RateError>(())
+    /// ```
     pub fn is_closed(&self) -> bool {
         self.lock().is_closed()
     }
@@ -473,6 +558,19 @@ impl Drop for Place<'_> {
 }
 
 /// A future that waits for tokens, returned by [`RateLimiter::take`].
+///
+/// ```
+/// # use std::time::Duration;
+/// # use token_bucket::RateLimiter;
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// let limiter = RateLimiter::new(100, Duration::from_secs(1), 5)?;
+/// let request = limiter.take(2, tokio::time::sleep);
+/// assert_eq!(limiter.available(), 5); // nothing is taken before the first poll
+/// request.await?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// It takes its place in the queue when it is first polled.
 ///

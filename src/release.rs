@@ -15,6 +15,19 @@ use crate::{ReleaseError, TokenBucket, TryReleaseError};
 
 /// A future that puts one token into a bucket, returned by [`TokenBucket::release`].
 ///
+/// ```
+/// # use token_bucket::TokenBucket;
+/// let bucket = TokenBucket::new(1, 1)?; // full
+/// std::thread::scope(|scope| {
+///     let release = scope.spawn(|| bucket.release().wait()); // waits for room
+///     bucket.take().wait()?.forget();
+///     release.join().unwrap()?;
+///     Ok::<(), Box<dyn std::error::Error>>(())
+/// })?;
+/// assert_eq!(bucket.available(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// It waits while the bucket is full. Await it, or block a thread with [`wait`](Self::wait).
 ///
 /// # Fairness
@@ -116,6 +129,15 @@ mod blocking {
     impl Release<'_> {
         /// Blocks this thread until the token is in the bucket.
         ///
+        /// ```
+        /// # use token_bucket::TokenBucket;
+        /// let bucket = TokenBucket::with_capacity(2);
+        /// bucket.try_take()?.forget();
+        /// bucket.release().wait()?; // replaces the forgotten token
+        /// assert_eq!(bucket.available(), 2);
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
+        ///
         /// # Errors
         ///
         /// The errors of the future.
@@ -133,6 +155,15 @@ mod blocking {
         /// Blocks this thread until the token is in the bucket, but no longer than `timeout`. A timeout too large to represent is treated as
         /// infinite.
         ///
+        /// ```
+        /// # use std::time::Duration;
+        /// # use token_bucket::{TokenBucket, WaitError};
+        /// let bucket = TokenBucket::new(1, 1)?; // full
+        /// let result = bucket.release().wait_timeout(Duration::from_millis(1));
+        /// assert!(matches!(result, Err(WaitError::TimedOut)));
+        /// # Ok::<(), token_bucket::CapacityError>(())
+        /// ```
+        ///
         /// # Errors
         ///
         /// [`WaitError::TimedOut`], and the errors of the future as [`WaitError::Failed`].
@@ -145,6 +176,16 @@ mod blocking {
         }
 
         /// Blocks this thread until the token is in the bucket, but no longer than until `deadline`.
+        ///
+        /// ```
+        /// # use std::time::Instant;
+        /// # use token_bucket::TokenBucket;
+        /// let bucket = TokenBucket::new(2, 1)?; // room for one
+        /// let deadline = Instant::now();
+        /// assert!(bucket.release().wait_deadline(deadline).is_ok());
+        /// assert!(bucket.release().wait_deadline(deadline).is_err());
+        /// # Ok::<(), token_bucket::CapacityError>(())
+        /// ```
         ///
         /// If there is room, the call succeeds even if the deadline has already passed.
         ///

@@ -11,10 +11,6 @@ impl TokenBucket {
     /// Closes the bucket for good: no take, release or resize succeeds afterwards, and every waiter is woken with an error
     /// ([`Closed`](crate::Closed)). Held tokens can still come back, and are counted.
     ///
-    /// Returns true for the call that closed it. A waiter that was granted its tokens before, and was not polled yet, still gets them.
-    ///
-    /// # Examples
-    ///
     /// ```
     /// # use token_bucket::{TokenBucket, TryTakeError};
     /// let bucket = TokenBucket::with_capacity(8);
@@ -22,16 +18,14 @@ impl TokenBucket {
     /// assert!(!bucket.close());
     /// assert!(matches!(bucket.try_take(), Err(TryTakeError::Closed(_))));
     /// ```
+    ///
+    /// Returns true for the call that closed it. A waiter that was granted its tokens before, and was not polled yet, still gets them.
     #[allow(clippy::must_use_candidate, reason = "that it is closed now is what it is called for")]
     pub fn close(&self) -> bool {
         self.close_for(None)
     }
 
     /// Closes the bucket like [`close`](Self::close), with a cause that every waiter gets as the [`source`](core::error::Error::source) of [`Closed`](crate::Closed).
-    ///
-    /// If several calls close a bucket, the first one gives the cause.
-    ///
-    /// # Examples
     ///
     /// ```
     /// # use token_bucket::TokenBucket;
@@ -42,6 +36,8 @@ impl TokenBucket {
     ///     "token bucket is closed: the server is shutting down",
     /// );
     /// ```
+    ///
+    /// If several calls close a bucket, the first one gives the cause.
     #[cfg(feature = "std")]
     #[allow(clippy::must_use_candidate, reason = "that it is closed now is what it is called for")]
     pub fn close_with(&self, cause: impl Into<alloc::boxed::Box<dyn core::error::Error + Send + Sync>>) -> bool {
@@ -49,6 +45,13 @@ impl TokenBucket {
     }
 
     /// Returns whether the bucket was closed.
+    ///
+    /// ```
+    /// # use token_bucket::TokenBucket;
+    /// let bucket = TokenBucket::with_capacity(8);
+    /// bucket.close();
+    /// assert!(bucket.is_closed());
+    /// ```
     pub fn is_closed(&self) -> bool {
         self.combiner.state().is_closed()
     }

@@ -10,6 +10,16 @@ use crate::{OwnedToken, SetCapacityError, Token};
 impl TokenBucket {
     /// Changes the capacity in one atomic step, and returns the state right after it.
     ///
+    /// ```
+    /// # use token_bucket::TokenBucket;
+    /// let bucket = TokenBucket::with_capacity(10);
+    /// let tokens = bucket.try_take_many(8)?;
+    /// let now = bucket.set_capacity(5)?;
+    /// assert_eq!((now.available, now.outstanding, now.deficit), (0, 8, 3));
+    /// # drop(tokens);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// The available tokens change by as much as the capacity does. When this returns, the new capacity is in force. Every waiter that can
     /// now proceed has been woken, or is being woken by another thread.
     ///
@@ -25,18 +35,6 @@ impl TokenBucket {
     ///   therefore add fewer tokens than the shrink that follows removes.
     ///
     /// Two controllers that set absolute capacities overwrite each other; use [`update_capacity`](Self::update_capacity) for changes that add up.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use token_bucket::TokenBucket;
-    /// let bucket = TokenBucket::with_capacity(10);
-    /// let tokens = bucket.try_take_many(8)?;
-    /// let now = bucket.set_capacity(5)?;
-    /// assert_eq!((now.available, now.outstanding, now.deficit), (0, 8, 3));
-    /// # drop(tokens);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
     ///
     /// # Errors
     ///
@@ -56,11 +54,6 @@ impl TokenBucket {
     /// Sets the capacity to `f(capacity)` in one atomic step, and returns the state right after it: for relative and conditional changes by
     /// several controllers.
     ///
-    /// `f` may be called more than once, if other threads change the capacity at the same time. It may call back into the bucket. If it panics, the bucket is
-    /// unchanged.
-    ///
-    /// # Examples
-    ///
     /// ```
     /// # use token_bucket::TokenBucket;
     /// let bucket = TokenBucket::with_capacity(10);
@@ -69,6 +62,9 @@ impl TokenBucket {
     /// assert_eq!(bucket.capacity(), 10);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    ///
+    /// `f` may be called more than once, if other threads change the capacity at the same time. It may call back into the bucket. If it panics, the bucket is
+    /// unchanged.
     ///
     /// # Errors
     ///
@@ -92,10 +88,6 @@ impl TokenBucket {
 
     /// Adds `n` to the capacity, and takes the new tokens in the same step, ahead of the queue. The available tokens are untouched.
     ///
-    /// For a caller that brings its own resource, such as a connection that was opened elsewhere. The inverse is [`TokenGuard::retire`](crate::TokenGuard::retire).
-    ///
-    /// # Examples
-    ///
     /// ```
     /// # use token_bucket::TokenBucket;
     /// let bucket = TokenBucket::with_capacity(2);
@@ -106,6 +98,8 @@ impl TokenBucket {
     /// # Ok::<(), token_bucket::SetCapacityError>(())
     /// ```
     ///
+    /// For a caller that brings its own resource, such as a connection that was opened elsewhere. The inverse is [`TokenGuard::retire`](crate::TokenGuard::retire).
+    ///
     /// # Errors
     ///
     /// [`SetCapacityError::OutOfRange`] if the capacity plus the deficit would be above [`max_capacity`](Self::max_capacity), and
@@ -115,8 +109,6 @@ impl TokenBucket {
     }
 
     /// Like [`grow_and_take`](Self::grow_and_take), but returns a guard that keeps the bucket alive.
-    ///
-    /// # Examples
     ///
     /// ```
     /// # use std::sync::Arc;
