@@ -409,7 +409,8 @@ pub fn check(fairness: Fairness, max: i64, capacity: i64, events: &[Event]) -> R
     if (Search { events, meanwhile, seen: HashSet::new() }).search(0, state) {
         return Ok(());
     }
-    let mut notified = format!("no order of these calls explains the answers of a {fairness:?} bucket of {capacity}, at most {max}:");
+    let mut notified =
+        format!("no order of these calls explains the answers of a {fairness:?} bucket of {capacity}, at most {max}:");
     let mut events = events.to_vec();
     events.sort_by_key(|event| event.from);
     for Event { thread, call, answer, from, to } in events {
