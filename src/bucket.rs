@@ -1,4 +1,4 @@
-//! [`TokenBucket`]: what users call. Its methods are in the files beside this one, a group in each.
+//! [`TokenBucket`], the central type. Its methods are in the files of the directory `bucket`, one group in each.
 
 mod close;
 mod give;
@@ -43,7 +43,7 @@ use crate::{CapacityError, Closed, TryTakeError};
 ///
 /// # Fairness
 ///
-/// By default, requests are served in the order of their arrival, see [`Fairness`].
+/// By default, requests are served in the order of their arrival; see [`Fairness`].
 ///
 /// # Memory ordering
 ///
@@ -56,9 +56,10 @@ use crate::{CapacityError, Closed, TryTakeError};
 ///
 /// # Panics and leaks
 ///
-/// A panic while a token is held gives it back, and poisons nothing. If a [`Waker`](core::task::Waker) panics in a call that
-/// wakes it, the others are still woken, no token is lost, and the panic continues in that call. (If two of them do, the process aborts,
-/// as always when a panic unwinds into a panic.) A waker may call back into the bucket. If a waker drops its own pending future, the hand-off
+/// A panic while a token is held returns the token, and poisons nothing. If a [`Waker`](core::task::Waker) panics in a call that
+/// wakes it, the others are still woken, no token is lost, and the panic continues in that call. (If two of them panic, the process
+/// aborts, as after any second panic during unwinding.) A waker may call back into the bucket. If a waker drops its own pending
+/// future, the hand-off
 /// recurses; thousands of such waiters can overflow the stack.
 ///
 /// A future that is leaked ([`mem::forget`](core::mem::forget)) is not cancelled. If it was not polled, that costs nothing. In a [`Fairness::Fifo`]
@@ -94,15 +95,15 @@ pub enum Fairness {
     /// request for more than the capacity is deferred until the capacity has grown (or that many tokens were released into the bucket); it holds up
     /// no other waiter meanwhile, and regains its place in the order then.
     ///
-    /// Tokens that come back are handed to the waiter before it runs. So it never runs in vain; but the token is idle until it runs,
+    /// A returned token is handed to the waiter before the waiter runs. So no waiter runs in vain, but the token is unused until then,
     /// and threads doing short critical sections form a lock convoy, as with any FIFO semaphore. A waiter may be seen ready before an earlier one, for as
     /// long as the serving thread is suspended between the two.
     #[default]
     Fifo,
-    /// A caller may take an available token ahead of the queue; so running threads do not stop for sleeping ones.
+    /// A caller may take an available token ahead of the queue, so a running thread need not stop for a sleeping one.
     ///
-    /// A token that comes back stays in the bucket, and the waiter at the head of the queue is woken to take it, if
-    /// it is still there. *Bounded bypass*: once the head of the queue has lost 16 times (tokens came back, and a newcomer took some before the
+    /// A returned token stays in the bucket, and the waiter at the head of the queue is woken to take it, if it is still there.
+    /// *Bounded bypass*: once the head of the queue has lost 16 times (tokens came back, and a newcomer took some before the
     /// head could use them), newcomers are shut out until it is served. *Work conservation*: waiters are woken, in order, as long as there are tokens
     /// that no waiter woken before needs, even if a woken waiter does not run. A queued waiter that is polled without having been woken takes nothing.
     Barging,
@@ -176,7 +177,7 @@ impl TokenBucket {
         ///
         /// # Panics
         ///
-        /// If `n` is above [`MAX_CAPACITY`](Self::MAX_CAPACITY); in a `static` or a `const` that is a compile error. Use
+        /// If `n` is above [`MAX_CAPACITY`](Self::MAX_CAPACITY); in a `static` or a `const`, that is a compile error. Use
         /// [`new`](Self::new) for a number that is not known at compile time.
         #[track_caller]
         pub const fn with_capacity(n: usize) -> Self {
@@ -228,7 +229,7 @@ impl TokenBucket {
         ///
         /// # Panics
         ///
-        /// Where `new` returns an error; in a `static` or a `const` that is a compile error.
+        /// If [`new`](Self::new) would return an error; in a `static` or a `const`, that is a compile error.
         #[track_caller]
         pub const fn const_new(max_capacity: usize, initial: usize) -> Self {
             assert!(max_capacity > 0, "max_capacity is 0, but a bucket must be able to hold a token");
@@ -275,7 +276,7 @@ impl TokenBucket {
         }
     }
 
-    /// Why `n` tokens could not be taken.
+    /// Returns the error for a request for `n` tokens that was refused.
     #[cold]
     pub(crate) fn take_error(&self, n: usize, refused: Refused) -> TryTakeError {
         match refused {
@@ -285,7 +286,7 @@ impl TokenBucket {
         }
     }
 
-    /// A number that is not above the maximum, as the word has it.
+    /// Converts a number that is not above the maximum.
     #[inline]
     pub(crate) fn to_u32(&self, n: usize) -> u32 {
         debug_assert!(n <= self.max_capacity());
@@ -304,7 +305,7 @@ impl TokenBucket {
     }
 }
 
-/// For the [`Handle`](crate::Handle)s.
+/// Makes every pointer to a bucket a [`Handle`](crate::Handle).
 impl AsRef<TokenBucket> for TokenBucket {
     #[inline]
     fn as_ref(&self) -> &TokenBucket {

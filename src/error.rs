@@ -1,4 +1,4 @@
-//! What is refused, and why.
+//! The error types.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -192,9 +192,9 @@ pub enum TakeError {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum NotYet {
-    /// The tokens are available after this time, if nothing else changes. It is never 0.
+    /// The tokens will be available after this time, if nothing else changes. It is never 0.
     RetryAfter(Duration),
-    /// The rate or the burst is 0, so it cannot be told when the tokens will be available.
+    /// The rate or the burst is 0, so it is unknown when the tokens will be available.
     Paused,
     /// The limiter was closed.
     Closed(Closed),
@@ -209,7 +209,7 @@ pub enum NotYet {
 
 #[cfg(feature = "std")]
 impl NotYet {
-    /// Returns how long to wait, if waiting helps and if it is known. An HTTP `Retry-After` is this in seconds, rounded up.
+    /// Returns how long to wait, if that is known and waiting helps. An HTTP `Retry-After` is this time in seconds, rounded up.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -419,7 +419,7 @@ impl<E: fmt::Display> fmt::Display for WaitError<E> {
     }
 }
 
-/// An error shows what it holds, so its source is that of what it holds.
+/// `Display` shows the inner error, so `source` returns the source of the inner error.
 macro_rules! impl_error {
     ($($error:ident),*) => {$(
         impl Error for $error {

@@ -32,19 +32,19 @@ use crate::waiter::WakeList;
 ///
 /// # Fairness
 ///
-/// It takes no token and holds up no other waiter.
+/// It takes no token and blocks no other waiter.
 ///
 /// # Memory ordering
 ///
-/// What was done before the tokens came back is seen afterwards, as by a taker of them.
+/// It happens-after everything that was done before the tokens were returned, as a take of them would.
 ///
 /// # Panics
 ///
-/// When it is polled again after it was ready.
+/// If it is polled again after it was ready.
 ///
 /// # Cancel safety
 ///
-/// Dropping it has no effect on others.
+/// Dropping it has no effect on other waiters.
 #[must_use = "futures do nothing unless polled, awaited or waited for"]
 pub struct Watch<'a> {
     bucket: &'a TokenBucket,
@@ -93,7 +93,7 @@ impl<'a> Watch<'a> {
             return Poll::Ready(());
         }
         let mut wakes = WakeList::new();
-        // Neither is ever refused, and a close does not end them.
+        // Neither kind is ever refused, not even by a close.
         let _granted = ready!(self.stage.poll_queued(self.bucket, cx, &mut wakes, (self.kind, 0, 0)));
         self.stage.finish(Stage::Done);
         Poll::Ready(())
@@ -189,7 +189,7 @@ mod blocking {
             block::poll_until(self, Instant::now().checked_add(timeout)).is_some()
         }
 
-        /// Blocks this thread until the state is reached, but no longer than until `deadline`. Returns `false` on timeout.
+        /// Blocks this thread until the state is reached, but only until `deadline`. Returns `false` on timeout.
         ///
         /// ```
         /// # use std::time::{Duration, Instant};

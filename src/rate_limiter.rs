@@ -1,4 +1,4 @@
-//! [`RateLimiter`]: a limit on how many tokens are granted per time, with waiters that sleep for one another.
+//! [`RateLimiter`]: a limit on how many tokens are granted per unit of time. One waiter sleeps for all.
 
 mod schedule;
 
@@ -23,10 +23,10 @@ use crate::sync::thread::{self, Thread};
 use crate::{Closed, LimitError, NotYet, RateError, Refill, WaitError};
 use schedule::{Outbox, Request, Schedule, Stage, Turn};
 
-/// The longest that a leader sleeps without looking at the time: runtimes differ in what they can represent.
+/// The longest sleep of a leader: runtimes differ in the durations that they can represent.
 const MAX_SLEEP: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Limits how many tokens are taken per time; for any runtime, and for threads.
+/// Limits how many tokens are taken per unit of time, on any runtime and on threads.
 ///
 /// ```
 /// use std::time::Duration;
@@ -84,8 +84,8 @@ const MAX_SLEEP: Duration = Duration::from_secs(24 * 60 * 60);
 /// A timer is rarely exact: tokio's is up to 2 ms late. To make full use of the rate, let the burst be at least what becomes due
 /// in that time.
 ///
-/// **Poll or drop what you started.** A leader that is kept without being polled is granted its tokens in the next call on the
-/// limiter by anyone else, and until then, the waiters behind it sleep.
+/// **Poll or drop what you started.** A leader that is kept without being polled is granted its tokens by the next call of another
+/// task or thread on the limiter. Until then, the waiters behind it sleep.
 ///
 /// # Exactness
 ///
@@ -101,9 +101,9 @@ const MAX_SLEEP: Duration = Duration::from_secs(24 * 60 * 60);
 /// # Fairness
 ///
 /// Waiters are granted their tokens in the order in which they were first polled (or first blocked), even if they ask for
-/// different numbers of tokens. No caller, not even `try_take`, can overtake a waiter. The exception are waiters that ask for
-/// more than the burst, which are possible only if the burst was lowered after they came: they are deferred without blocking the
-/// others, and regain their place once the burst is large enough.
+/// different numbers of tokens. No caller, not even `try_take`, can overtake a waiter. There is one exception: waiters that ask for
+/// more than the burst, because it was lowered after they had queued, are deferred without blocking the others, and regain their
+/// places once the burst is large enough.
 ///
 /// # Memory ordering
 ///
@@ -111,8 +111,9 @@ const MAX_SLEEP: Duration = Duration::from_secs(24 * 60 * 60);
 ///
 /// # Panics
 ///
-/// No number panics. If a [`Waker`] panics in a call that wakes it, the other waiters are still woken, and the panic goes on in that call;
-/// tokens that the call was to return come back by time. The limiter stays usable. Wakers and `sleep` functions run without a lock
+/// No number panics. If a [`Waker`] panics in a call that wakes it, the other waiters are still woken, and the panic continues in
+/// that call; tokens that the call had taken come back by time. The limiter stays usable. Wakers and `sleep` functions run without
+/// a lock
 /// held, and may call the limiter.
 pub struct RateLimiter {
     origin: Instant,
@@ -154,9 +155,9 @@ impl RateLimiter {
     ///
     /// # Errors
     ///
-    /// [`NotYet::RetryAfter`] tells when the tokens will be available, after those for all waiters in the queue, if nothing else
-    /// changes. [`NotYet::Paused`] if that cannot be told, as the rate or the burst is 0. [`NotYet::ExceedsBurst`]
-    /// and [`NotYet::Closed`]. Nothing is taken then.
+    /// [`NotYet::RetryAfter`] says how long it takes until the tokens are available, after those of all queued waiters, if nothing
+    /// else changes. [`NotYet::Paused`] if that is unknown, because the rate or the burst is 0. [`NotYet::ExceedsBurst`] and
+    /// [`NotYet::Closed`]. Nothing is taken in any of these cases.
     #[inline]
     pub fn try_take(&self, n: usize) -> Result<(), NotYet> {
         let now = Instant::now();
@@ -175,7 +176,7 @@ impl RateLimiter {
         self.with(now, |schedule, _| schedule.try_take(n))
     }
 
-    /// Takes `n` tokens, and waits for them in the queue if need be. `sleep` is the timer of the runtime: `tokio::time::sleep`,
+    /// Takes `n` tokens, and waits for them in the queue if necessary. `sleep` is the timer of the runtime: `tokio::time::sleep`,
     /// `smol::Timer::after`, or any other function that returns a future which is ready after the given time.
     ///
     /// The future calls `sleep` only while it is the leader. A sleep may end early or late: the future then sleeps again, or is granted
@@ -188,8 +189,8 @@ impl RateLimiter {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up its place in the queue, and tokens that it has just been granted go to the next waiters. (Not if
-    /// the bucket has become full since: then they have come back by time.) So use the runtime's own timeout:
+    /// Dropping the future gives up its place in the queue, and tokens that it has just been granted go to the next waiters.
+    /// (Unless the limiter has been full since: then they have come back by time.) So use the runtime's own timeout:
     ///
     /// ```
     /// # use std::time::Duration;
@@ -259,7 +260,7 @@ impl RateLimiter {
         self.wait_until(n, Instant::now().checked_add(timeout))
     }
 
-    /// Takes `n` tokens, and blocks this thread until they are granted, but no longer than to the `deadline`. If tokens are
+    /// Takes `n` tokens, and blocks this thread until they are granted, but only until `deadline`. If tokens are
     /// available the call succeeds even when the deadline has already passed.
     ///
     /// ```
@@ -292,8 +293,8 @@ impl RateLimiter {
     /// # Ok::<(), token_bucket::RateError>(())
     /// ```
     ///
-    /// Tokens that are due until now were due at the old rate. The leader is woken to sleep anew, so that waiters profit
-    /// from a higher rate at once.
+    /// The time before the change is credited at the old rate. The leader is woken to adjust its sleep, so waiters benefit from a
+    /// higher rate at once.
     ///
     /// # Errors
     ///
@@ -303,7 +304,7 @@ impl RateLimiter {
         self.with(now, |schedule, _| schedule.set_rate(now, rate, per))
     }
 
-    /// Changes how many tokens can be available at once. A burst of 0 is a pause: everyone waits, in order.
+    /// Changes how many tokens can be available at once. A burst of 0 is a pause: every request waits, in order.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -317,8 +318,8 @@ impl RateLimiter {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// The available tokens change by as much as the burst does. So a larger burst can be used at once; after a smaller one, tokens may
-    /// first have to come back until any are available; and repeated changes net out: lowering the burst and raising it
+    /// The available tokens change by as much as the burst does. So a larger burst can be used at once; after a smaller one, it may
+    /// take some time until tokens are available again; and repeated changes net out: lowering the burst and raising it
     /// again grants no extra token.
     ///
     /// A waiter that asks for more than the new burst is deferred, without blocking the others, and regains its place in the queue
@@ -401,8 +402,7 @@ impl RateLimiter {
         self.close_for(Closed::new(None))
     }
 
-    /// Closes the limiter as [`close`](Self::close) does, with a cause, which everyone gets as the
-    /// [`source`](Error::source) of [`Closed`].
+    /// Closes the limiter as [`close`](Self::close) does, with a cause that every caller gets as the [`source`](Error::source) of [`Closed`].
     ///
     /// ```
     /// # use std::time::Duration;
@@ -443,7 +443,7 @@ impl RateLimiter {
         }
     }
 
-    /// Blocks this thread until `n` tokens are granted; `None` if they are not at the deadline.
+    /// Blocks this thread until `n` tokens are granted; `None` if the deadline passes first.
     fn block(&self, n: usize, deadline: Option<Instant>) -> Option<Result<(), LimitError>> {
         if self.take_now(n) {
             return Some(Ok(()));
@@ -471,20 +471,19 @@ impl RateLimiter {
         self.origin.elapsed()
     }
 
-    /// The lock guards plain data, and no user code runs under it, so there is nothing that poison could mean.
+    /// The lock guards plain data, and no user code runs under it, so poison would mean nothing.
     #[inline]
     fn lock(&self) -> MutexGuard<'_, Schedule> {
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes `n` tokens if that is all there is to do.
+    /// Takes `n` tokens if they are available and no waiter comes first.
     #[inline]
     fn take_now(&self, n: usize) -> bool {
         self.lock_and_tick(Instant::now()).take(n)
     }
 
-    /// Locks for a caller that takes tokens. If none has become due since, a tick would change nothing for it, and comparing instants
-    /// is cheaper.
+    /// Locks for a caller that takes tokens. Ticks only if a token may have become due: comparing instants is cheaper.
     #[inline]
     fn lock_and_tick(&self, now: Instant) -> MutexGuard<'_, Schedule> {
         let mut schedule = self.lock();
@@ -541,7 +540,7 @@ struct Place<'a> {
 
 impl Place<'_> {
     fn poll(&mut self, now: Duration, waker: &Waker) -> Turn {
-        // It is cloned before the lock is taken, and what is left in it is dropped after.
+        // Cloned before the lock is taken. If it is not used, it is dropped afterwards.
         let mut waker = Some(waker.clone());
         self.limiter.with_tick(now, |schedule, outbox| schedule.poll(&mut self.request, &mut waker, outbox))
     }
@@ -576,7 +575,7 @@ impl Drop for Place<'_> {
 ///
 /// # Panics
 ///
-/// When it is polled again after it was ready.
+/// If it is polled again after it was ready.
 ///
 /// # Cancel safety
 ///
@@ -588,7 +587,7 @@ pub struct RateTake<'a, S, F> {
     timer: Option<Timer<F>>,
 }
 
-/// A sleep, and until when.
+/// A sleep, and the time at which it ends.
 struct Timer<F> {
     alarm: Duration,
     sleep: Pin<Box<F>>,
@@ -627,7 +626,7 @@ where
 {
     #[cold]
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LimitError>> {
-        // A sleep that ended early is followed by another one. If that ends at once, other tasks have their turn first.
+        // A sleep that ended early is followed by another one. If that one ends at once, too, other tasks get a turn first.
         for _ in 0..2 {
             let alarm = match self.place.poll(self.place.limiter.now(), cx.waker()) {
                 Turn::Pending(Some(alarm)) => alarm,
@@ -649,7 +648,7 @@ where
         Poll::Pending
     }
 
-    /// The sleep until `alarm`: the one that has begun if it is for that time.
+    /// Returns the sleep until `alarm`, which may have begun already.
     fn set_timer(&mut self, alarm: Duration) -> &mut Pin<Box<F>> {
         let timer = self.timer.take().filter(|timer| timer.alarm == alarm);
         let timer = timer.unwrap_or_else(|| {
@@ -684,7 +683,7 @@ impl<S, F> fmt::Debug for RateTake<'_, S, F> {
 
 struct Unpark {
     thread: Thread,
-    /// Set before the thread is unparked, as another waker that this thread runs may park and so use up the unpark.
+    /// Set before the thread is unparked, because another waker that this thread runs may park and so use up the unpark.
     woken: Slot<()>,
 }
 

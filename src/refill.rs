@@ -161,7 +161,7 @@ impl Refill {
     /// ```
     pub const MAX_PERIOD: Duration = Duration::from_nanos(u64::MAX);
 
-    /// Creates a refill of `tokens` tokens per `per`, evenly spread. 0 tokens are a pause.
+    /// Creates a refill of `tokens` tokens per `per`, evenly spread. With 0 tokens, the refill is paused.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -222,7 +222,7 @@ impl Refill {
     ///
     /// # Errors
     ///
-    /// As for [`new`](Self::new). Then the old rate stays in force and the clock is where it was.
+    /// As for [`new`](Self::new). The old rate stays in force then, and the clock does not advance.
     #[allow(clippy::missing_panics_doc, reason = "it never panics")]
     pub fn set_rate(&mut self, now: Duration, tokens: usize, per: Duration) -> Result<(), RateError> {
         let rate = Rate::new(tokens, per)?;
@@ -259,7 +259,7 @@ impl Refill {
         Tick { added, lost: saturate(due - added as u128), next: self.due_at(1) }
     }
 
-    /// Adds the time until `now` to what is due.
+    /// Credits the time until `now`.
     #[inline]
     fn advance(&mut self, now: Duration) {
         let now = now.as_nanos();
@@ -267,7 +267,7 @@ impl Refill {
         let passed = u64::try_from(now.saturating_sub(latest)).unwrap_or(u64::MAX);
         self.latest = Some(latest.max(now));
         let fraction = u128::from(self.fraction) + u128::from(passed) * self.rate.tokens as u128;
-        // A division of 64 bits is several times as fast as one of 128, and no token is due most of the time.
+        // A 64-bit division is several times as fast as a 128-bit one, and most of the time no token is due.
         match u64::try_from(fraction) {
             Ok(fraction) if fraction < self.denominator => self.fraction = fraction,
             Ok(fraction) => {
@@ -315,7 +315,7 @@ fn duration(nanos: u128) -> Option<Duration> {
     Some(Duration::new(u64::try_from(nanos / NANOS_PER_SEC).ok()?, below_a_second))
 }
 
-/// By a division of 64 bits if that will do.
+/// Uses the faster 64-bit division where it suffices.
 fn div_ceil(n: u128, by: u64) -> u128 {
     match u64::try_from(n) {
         Ok(n) => n.div_ceil(by).into(),
@@ -329,7 +329,7 @@ fn saturate(n: u128) -> usize {
 
 #[cfg(feature = "std")]
 impl Refill {
-    /// Collects the tokens that became due until `now`: what a tick does, for an owner that has a place of its own for them.
+    /// Takes the tokens that became due until `now`: a tick for an owner that stores the tokens itself.
     #[inline]
     pub(crate) fn collect(&mut self, now: Duration) -> usize {
         self.advance(now);

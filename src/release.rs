@@ -41,7 +41,7 @@ use crate::{ReleaseError, TokenBucket, TryReleaseError};
 ///
 /// # Panics
 ///
-/// When it is polled again after it was ready.
+/// If it is polled again after it was ready.
 ///
 /// # Cancel safety
 ///
@@ -57,10 +57,10 @@ impl<'a> Release<'a> {
         Self { bucket, stage: Stage::Fresh }
     }
 
-    /// If this is new, deposits without waiting, or fails for good.
+    /// If the future is new, puts the token in without waiting, or fails for good.
     fn release_now(&mut self) -> Option<Result<(), ReleaseError>> {
         let Stage::Fresh = self.stage else { return None };
-        // Done before other wakers run, which may panic.
+        // Set before wakers run, which may panic.
         self.stage = Stage::Done;
         match self.bucket.try_release() {
             Ok(()) => Some(Ok(())),
@@ -175,7 +175,7 @@ mod blocking {
             self.wait_until(Instant::now().checked_add(timeout))
         }
 
-        /// Blocks this thread until the token is in the bucket, but no longer than until `deadline`.
+        /// Blocks this thread until the token is in the bucket, but only until `deadline`.
         ///
         /// ```
         /// # use std::time::Instant;

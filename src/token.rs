@@ -1,4 +1,4 @@
-//! Guards: tokens that are held, and go back when they are dropped.
+//! Guards: held tokens, which are returned when the guard is dropped.
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -25,7 +25,7 @@ use crate::{TakeFuture, TokenBucket, TryTakeError};
 /// ```
 ///
 /// Implemented for `&TokenBucket`, `Arc<TokenBucket>`, and for example `Arc<Pool>` where `Pool: AsRef<TokenBucket>`. There is nothing to
-/// implement. **A handle must return the same bucket each time**; otherwise tokens go back to another bucket than they were taken from.
+/// implement. **A handle must return the same bucket each time**; otherwise tokens are returned to the wrong bucket.
 pub trait Handle: Deref<Target: AsRef<TokenBucket>> {
     /// Returns the bucket.
     #[inline]
@@ -78,7 +78,7 @@ impl<H: Deref<Target: AsRef<TokenBucket>>> Handle for H {}
 /// a pool or another type that contains the bucket.
 ///
 /// A guard that is leaked ([`mem::forget`], or [`forget`](Self::forget)) leaves its tokens outstanding for good.
-/// A panic while it is held gives them back; nothing is ever poisoned. A guard that is dropped into a bucket that has
+/// A panic while it is held returns them; nothing is ever poisoned. A guard that is dropped into a bucket that has
 /// [`max_capacity`](TokenBucket::max_capacity) tokens available, because it was [overfilled](TokenBucket::release), gives nothing back.
 #[doc(alias = "permit")]
 #[must_use = "tokens go back to the bucket as soon as their guard is dropped"]
@@ -115,7 +115,7 @@ pub type Token<'a> = TokenGuard<&'a TokenBucket>;
 #[doc(alias = "OwnedSemaphorePermit")]
 pub type OwnedToken = TokenGuard<Arc<TokenBucket>>;
 
-/// What became of tokens that were [given back](TokenGuard::give_back).
+/// The result of [`give_back`](TokenGuard::give_back): what became of the tokens.
 ///
 /// ```
 /// # use token_bucket::TokenBucket;
@@ -131,7 +131,7 @@ pub type OwnedToken = TokenGuard<Arc<TokenBucket>>;
 pub struct Returned {
     /// Tokens that are in the bucket again, or went to a waiter.
     pub restored: usize,
-    /// Tokens that paid off a [deficit](TokenBucket::deficit): with them, the excess over a smaller capacity is gone.
+    /// Tokens that paid off a [deficit](TokenBucket::deficit), and no longer exist.
     pub retired: usize,
 }
 
@@ -227,7 +227,7 @@ impl<H: Handle> TokenGuard<H> {
         &self.handle
     }
 
-    /// Drops the guard without giving the tokens back. They stay [outstanding](TokenBucket::outstanding) for good, so
+    /// Drops the guard without returning the tokens. They stay [outstanding](TokenBucket::outstanding) for good, so
     /// [`idle`](TokenBucket::idle) waits for them, unless a [`try_release`](TokenBucket::try_release) or a [`refill`](TokenBucket::refill) puts others in their
     /// place.
     ///
@@ -266,7 +266,7 @@ impl<H: Handle> TokenGuard<H> {
         Returned { restored: given.restored, retired: given.paid }
     }
 
-    /// Removes the tokens from the bucket for good: they and as much [capacity](TokenBucket::capacity) vanish in one step.
+    /// Removes the tokens and as much [capacity](TokenBucket::capacity) from the bucket for good, in one atomic step.
     ///
     /// ```
     /// # use token_bucket::TokenBucket;
@@ -299,7 +299,7 @@ impl<H: Handle> TokenGuard<H> {
         H: Clone,
     {
         let rest = self.count.checked_sub(n)?;
-        // The clone first, as it may be user code.
+        // The clone comes first, because it may be user code that panics.
         let handle = self.handle.clone();
         self.count = rest;
         Some(Self::new(handle, n))
@@ -318,8 +318,7 @@ impl<H: Handle> TokenGuard<H> {
     ///
     /// # Panics
     ///
-    /// If the other guard is of another bucket. Both keep their tokens then (and, as the call consumes the
-    /// other one, it gives them back).
+    /// If the other guard is of another bucket. This guard is unchanged then; the other one is dropped, which returns its tokens.
     #[track_caller]
     pub fn merge(&mut self, mut other: Self) {
         assert!(core::ptr::eq(self.handle.to_bucket(), other.handle.to_bucket()), "cannot merge tokens of different buckets");
@@ -363,7 +362,7 @@ impl TokenGuard<Arc<TokenBucket>> {
 }
 
 impl<H: Handle> Drop for TokenGuard<H> {
-    /// Gives the tokens back. Never waits and never fails.
+    /// Returns the tokens. Never waits and never fails.
     #[inline]
     fn drop(&mut self) {
         if self.count > 0 {

@@ -1,10 +1,10 @@
-//! Giving tokens back without a guard.
+//! Returning tokens without a guard.
 
 use super::TokenBucket;
 use crate::state::Refused;
 use crate::{Release, TryReleaseError};
 
-/// # Giving back without a guard
+/// # Returning tokens without a guard
 impl TokenBucket {
     /// Puts one token into the bucket, and waits while the bucket is full, that is, has
     /// [`max_capacity`](Self::max_capacity) tokens available.
@@ -74,8 +74,8 @@ impl TokenBucket {
         })
     }
 
-    /// Puts as many of `n` tokens into the bucket as fit below [`max_capacity`](Self::max_capacity), and returns how many that were. `n` may be any
-    /// number.
+    /// Puts as many of `n` tokens into the bucket as fit below [`max_capacity`](Self::max_capacity), and returns that number. `n`
+    /// may be any number.
     ///
     /// ```
     /// # use token_bucket::TokenBucket;

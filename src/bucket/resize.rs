@@ -27,7 +27,7 @@ impl TokenBucket {
     ///   capacity allows, the excess is a [`deficit`](Self::deficit): returned tokens are retired until it is gone; only then are waiters
     ///   served. A growth reduces the deficit as well, so after 10 → 0 → 10 the capacity is exactly 10 again, however many tokens are held.
     /// * A growth lets exactly as many waiters proceed as can be served, in FIFO order, and wakes no others. (In a [`Fairness::Barging`](crate::Fairness::Barging)
-    ///   bucket they are woken to try, and callers may come between.)
+    ///   bucket they are woken to try, and newcomers may take tokens first.)
     /// * A queued request for more than the new capacity is deferred: it is skipped without blocking the waiters behind it, and regains its queue position
     ///   once the capacity suffices.
     /// * 0 pauses the bucket: every request waits, in order.
@@ -76,7 +76,7 @@ impl TokenBucket {
             if self.is_closed() {
                 return Err(self.closed().into());
             }
-            // Not within the step, for it is user code.
+            // Outside the atomic step, because `f` is user code.
             let capacity = self.check_capacity(f(from as usize))?;
             match self.combiner.set_capacity_from(from, capacity) {
                 Ok(state) => return Ok(Snapshot::new(state, self.combiner.max())),

@@ -1,4 +1,4 @@
-//! Taking tokens, without waiting and by futures.
+//! Taking tokens, without waiting or with a future.
 
 use alloc::sync::Arc;
 
@@ -179,14 +179,14 @@ impl TokenBucket {
     /// ```
     ///
     /// If `n` is above the capacity, but not above [`max_capacity`](Self::max_capacity), the request is *deferred*: it waits for the capacity to
-    /// grow, without holding up other waiters. If `n` is 0, the future is ready at once with an empty guard.
+    /// grow, without blocking other waiters. If `n` is 0, the future is ready at once with an empty guard.
     #[doc(alias = "acquire_many")]
     #[inline]
     pub fn take_many(&self, n: usize) -> Take<'_> {
         Take::new(self, Request::exactly(n))
     }
 
-    /// Waits until at least one token can be had, and takes up to `n` of those that are available when it is served.
+    /// Waits for at least one token, and takes up to `n` of those that are available when it is served.
     ///
     /// ```
     /// # use token_bucket::TokenBucket;
