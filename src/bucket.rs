@@ -35,11 +35,13 @@ use crate::{CapacityError, Closed, TryTakeError};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Taking a token returns a [`Token`] guard and reduces [`available`](Self::available) by one; dropping the guard returns the token. The
-/// *capacity* is the configured total: tokens available plus tokens held. [`set_capacity`](Self::set_capacity) changes it to anything from 0 to the bucket's largest capacity, in one atomic
-/// step. If more tokens are held than a smaller capacity allows, the bucket has a *deficit*: returned tokens pay it off before any waiter gets one.
+/// Taking a token returns a [`Token`] guard and reduces [`available`](Self::available) by one; dropping the guard returns the
+/// token. The *capacity* is the configured total: tokens available plus tokens held. [`set_capacity`](Self::set_capacity) changes
+/// it to anything from 0 to the bucket's largest capacity, in one atomic step. If more tokens are held than a smaller capacity
+/// allows, the bucket has a *deficit*: returned tokens pay it off before any waiter gets one.
 ///
-/// A bucket is shared by reference, in a `static`, in an [`Arc`] (with the `_owned` methods), or within another shared type (see [`TokenGuard`]).
+/// A bucket is shared by reference, in a `static`, in an [`Arc`] (with the `_owned` methods), or within another shared type (see
+/// [`TokenGuard`]).
 ///
 /// # Fairness
 ///
@@ -47,25 +49,26 @@ use crate::{CapacityError, Closed, TryTakeError};
 ///
 /// # Memory ordering
 ///
-/// Returning a token *synchronizes-with* the acquisition that receives it: the new holder sees everything that the previous holder did.
+/// Returning a token *synchronizes-with* the acquisition that receives it: the new holder sees everything that the previous holder
+/// did.
 ///
-/// Exactly: every successful take happens-after each return, release, refill and resize that came before it
-/// in the bucket's (single, total) order of changes, and after everything that happened before those in their threads. This
-/// gives no mutual exclusion if the capacity is above 1. A refused attempt, and every getter, is ordered after the changes
-/// that it shows (an acquire load), and orders nothing for others.
+/// Exactly: every successful take happens-after each return, release, refill and resize that came before it in the bucket's
+/// (single, total) order of changes, and after everything that happened before those in their threads. This gives no mutual
+/// exclusion if the capacity is above 1. A refused attempt, and every getter, is ordered after the changes that it shows (an
+/// acquire load), and orders nothing for others.
 ///
 /// # Panics and leaks
 ///
 /// A panic while a token is held returns the token, and poisons nothing. If a [`Waker`](core::task::Waker) panics in a call that
 /// wakes it, the others are still woken, no token is lost, and the panic continues in that call. (If two of them panic, the process
 /// aborts, as after any second panic during unwinding.) A waker may call back into the bucket. If a waker drops its own pending
-/// future, the hand-off
-/// recurses; thousands of such waiters can overflow the stack.
+/// future, the hand-off recurses; thousands of such waiters can overflow the stack.
 ///
-/// A future that is leaked ([`mem::forget`](core::mem::forget)) is not cancelled. If it was not polled, that costs nothing. In a [`Fairness::Fifo`]
-/// bucket it keeps its place, gets its tokens in turn and keeps them; later waiters still proceed, with that many fewer tokens (a
-/// [`refill`](Self::refill) replaces them). In a [`Fairness::Barging`] bucket it is woken once, and claims the tokens it was woken for until it has been bypassed 16
-/// times; then it is granted its tokens and keeps them. A leaked [`Release`] that was woken claims room for one token.
+/// A future that is leaked ([`mem::forget`](core::mem::forget)) is not cancelled. If it was not polled, that costs nothing. In a
+/// [`Fairness::Fifo`] bucket it keeps its place, gets its tokens in turn and keeps them; later waiters still proceed, with that
+/// many fewer tokens (a [`refill`](Self::refill) replaces them). In a [`Fairness::Barging`] bucket it is woken once, and claims the
+/// tokens it was woken for until it has been bypassed 16 times; then it is granted its tokens and keeps them. A leaked [`Release`]
+/// that was woken claims room for one token.
 ///
 /// [`Arc`]: alloc::sync::Arc
 /// [`Release`]: crate::Release
@@ -88,24 +91,25 @@ pub struct TokenBucket {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Fairness {
-    /// First come, first served: in the order in which requests were first polled (or first blocked), even if they
-    /// are for different numbers of tokens.
+    /// First come, first served: in the order in which requests were first polled (or first blocked), even if they are for
+    /// different numbers of tokens.
     ///
-    /// No caller, not even [`try_take`](TokenBucket::try_take), can overtake a waiter whose request could be satisfied. There is one exception: a
-    /// request for more than the capacity is deferred until the capacity has grown (or that many tokens were released into the bucket); it holds up
-    /// no other waiter meanwhile, and regains its place in the order then.
+    /// No caller, not even [`try_take`](TokenBucket::try_take), can overtake a waiter whose request could be satisfied. There is
+    /// one exception: a request for more than the capacity is deferred until the capacity has grown (or that many tokens were
+    /// released into the bucket); it holds up no other waiter meanwhile, and regains its place in the order then.
     ///
-    /// A returned token is handed to the waiter before the waiter runs. So no waiter runs in vain, but the token is unused until then,
-    /// and threads doing short critical sections form a lock convoy, as with any FIFO semaphore. A waiter may be seen ready before an earlier one, for as
-    /// long as the serving thread is suspended between the two.
+    /// A returned token is handed to the waiter before the waiter runs. So no waiter runs in vain, but the token is unused until
+    /// then, and threads doing short critical sections form a lock convoy, as with any FIFO semaphore. A waiter may be seen ready
+    /// before an earlier one, for as long as the serving thread is suspended between the two.
     #[default]
     Fifo,
     /// A caller may take an available token ahead of the queue, so a running thread need not stop for a sleeping one.
     ///
     /// A returned token stays in the bucket, and the waiter at the head of the queue is woken to take it, if it is still there.
-    /// *Bounded bypass*: once the head of the queue has lost 16 times (tokens came back, and a newcomer took some before the
-    /// head could use them), newcomers are shut out until it is served. *Work conservation*: waiters are woken, in order, as long as there are tokens
-    /// that no waiter woken before needs, even if a woken waiter does not run. A queued waiter that is polled without having been woken takes nothing.
+    /// *Bounded bypass*: once the head of the queue has lost 16 times (tokens came back, and a newcomer took some before the head
+    /// could use them), newcomers are shut out until it is served. *Work conservation*: waiters are woken, in order, as long as
+    /// there are tokens that no waiter woken before needs, even if a woken waiter does not run. A queued waiter that is polled
+    /// without having been woken takes nothing.
     Barging,
 }
 
@@ -154,8 +158,8 @@ impl Snapshot {
 
 /// # Creating a bucket
 impl TokenBucket {
-    /// The largest value of [`max_capacity`](Self::max_capacity): **2²⁸ − 1 on every target**, because capacity and available tokens
-    /// share one atomic word. To limit bytes, count in KiB.
+    /// The largest value of [`max_capacity`](Self::max_capacity): **2²⁸ − 1 on every target**, because capacity and available
+    /// tokens share one atomic word. To limit bytes, count in KiB.
     ///
     /// ```
     /// # use token_bucket::TokenBucket;

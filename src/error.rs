@@ -90,7 +90,8 @@ impl fmt::Display for CapacityError {
 
 impl Error for CapacityError {}
 
-/// Error returned for an invalid rate, by [`Refill::new`](crate::Refill::new), [`Refill::set_rate`](crate::Refill::set_rate) and `RateLimiter`.
+/// Error returned for an invalid rate, by [`Refill::new`](crate::Refill::new), [`Refill::set_rate`](crate::Refill::set_rate) and
+/// `RateLimiter`.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -255,7 +256,8 @@ pub enum LimitError {
     },
 }
 
-/// Error returned by [`TokenBucket::try_release`](crate::TokenBucket::try_release) and [`TokenBucket::try_release_many`](crate::TokenBucket::try_release_many).
+/// Error returned by [`TokenBucket::try_release`](crate::TokenBucket::try_release) and
+/// [`TokenBucket::try_release_many`](crate::TokenBucket::try_release_many).
 ///
 /// ```
 /// # use token_bucket::{TokenBucket, TryReleaseError};
@@ -294,7 +296,9 @@ pub enum ReleaseError {
     Closed(Closed),
 }
 
-/// Error returned by [`TokenBucket::set_capacity`](crate::TokenBucket::set_capacity), [`TokenBucket::update_capacity`](crate::TokenBucket::update_capacity) and [`TokenBucket::grow_and_take`](crate::TokenBucket::grow_and_take).
+/// Error returned by [`TokenBucket::set_capacity`](crate::TokenBucket::set_capacity),
+/// [`TokenBucket::update_capacity`](crate::TokenBucket::update_capacity) and
+/// [`TokenBucket::grow_and_take`](crate::TokenBucket::grow_and_take).
 ///
 /// ```
 /// # use token_bucket::{SetCapacityError, TokenBucket};

@@ -27,8 +27,8 @@ use crate::waiter::WakeList;
 /// # Ok::<(), token_bucket::TryTakeError>(())
 /// ```
 ///
-/// Await it, or block a thread with [`wait`](Self::wait). All such waiters are woken together when the state is reached; each is ready even if
-/// that state has passed by the time it is polled.
+/// Await it, or block a thread with [`wait`](Self::wait). All such waiters are woken together when the state is reached; each is
+/// ready even if that state has passed by the time it is polled.
 ///
 /// # Fairness
 ///
@@ -165,8 +165,8 @@ mod blocking {
             block::block_on(self);
         }
 
-        /// Blocks this thread until the state is reached, but no longer than `timeout`. Returns `false` on timeout. A timeout too large to
-        /// represent is treated as infinite.
+        /// Blocks this thread until the state is reached, but no longer than `timeout`. Returns `false` on timeout. A timeout too
+        /// large to represent is treated as infinite.
         ///
         /// ```
         /// # use std::time::Duration;

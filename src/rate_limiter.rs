@@ -66,8 +66,8 @@ const MAX_SLEEP: Duration = Duration::from_secs(24 * 60 * 60);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// A limiter is a bucket of `burst` tokens that starts full and regains `rate` tokens per `per`, evenly spread, up to `burst`.
-/// **A taken token comes back by time alone**: there is no guard to hold or to forget, and no driver to run.
+/// A limiter is a bucket of `burst` tokens that starts full and regains `rate` tokens per `per`, evenly spread, up to `burst`. **A
+/// taken token comes back by time alone**: there is no guard to hold or to forget, and no driver to run.
 ///
 /// Use [`try_take`](Self::try_take) to refuse a request, with the time after which to retry; [`take`](Self::take) to wait in async
 /// code; and [`wait`](Self::wait) to block a thread. Rate and burst can be changed at any time, also to 0, which is a pause.
@@ -75,14 +75,14 @@ const MAX_SLEEP: Duration = Duration::from_secs(24 * 60 * 60);
 /// # Waiting
 ///
 /// All waiters share one queue, whatever their runtime. No task, thread or timer runs in the background: the waiter at the head of
-/// the queue, the *leader*, sleeps until its tokens are due, with the timer of its own runtime. When it is granted its tokens or
-/// is dropped, the next waiter takes over. Nothing is woken while no one waits.
+/// the queue, the *leader*, sleeps until its tokens are due, with the timer of its own runtime. When it is granted its tokens or is
+/// dropped, the next waiter takes over. Nothing is woken while no one waits.
 ///
-/// Every call on the limiter and every poll of a waiter first grants what is due, in order. A leader that is late loses
-/// nothing that the burst has room for.
+/// Every call on the limiter and every poll of a waiter first grants what is due, in order. A leader that is late loses nothing
+/// that the burst has room for.
 ///
-/// A timer is rarely exact: tokio's is up to 2 ms late. To make full use of the rate, let the burst be at least what becomes due
-/// in that time.
+/// A timer is rarely exact: tokio's is up to 2 ms late. To make full use of the rate, let the burst be at least what becomes due in
+/// that time.
 ///
 /// **Poll or drop what you started.** A leader that is kept without being polled is granted its tokens by the next call of another
 /// task or thread on the limiter. Until then, the waiters behind it sleep.
@@ -92,18 +92,18 @@ const MAX_SLEEP: Duration = Duration::from_secs(24 * 60 * 60);
 /// In any time T, at most rate × T tokens (rounded up) plus one burst are granted, whatever is cancelled, late or concurrent. The
 /// fraction of a token that is due carries over, so that the long-run rate is exact.
 ///
-/// If the rate changes, "rate × T" is the sum over the rates that were in force. If the burst changes, "one burst" is the largest one
-/// that was in force; see [`set_burst`](Self::set_burst).
+/// If the rate changes, "rate × T" is the sum over the rates that were in force. If the burst changes, "one burst" is the largest
+/// one that was in force; see [`set_burst`](Self::set_burst).
 ///
-/// The time of a grant is that of the call that made it. A future that has been granted its tokens and is polled later, or a thread that
-/// gets to run later, uses them later. Time is what [`Instant`] measures.
+/// The time of a grant is that of the call that made it. A future that has been granted its tokens and is polled later, or a thread
+/// that gets to run later, uses them later. Time is what [`Instant`] measures.
 ///
 /// # Fairness
 ///
-/// Waiters are granted their tokens in the order in which they were first polled (or first blocked), even if they ask for
-/// different numbers of tokens. No caller, not even `try_take`, can overtake a waiter. There is one exception: waiters that ask for
-/// more than the burst, because it was lowered after they had queued, are deferred without blocking the others, and regain their
-/// places once the burst is large enough.
+/// Waiters are granted their tokens in the order in which they were first polled (or first blocked), even if they ask for different
+/// numbers of tokens. No caller, not even `try_take`, can overtake a waiter. There is one exception: waiters that ask for more than
+/// the burst, because it was lowered after they had queued, are deferred without blocking the others, and regain their places once
+/// the burst is large enough.
 ///
 /// # Memory ordering
 ///
@@ -111,10 +111,9 @@ const MAX_SLEEP: Duration = Duration::from_secs(24 * 60 * 60);
 ///
 /// # Panics
 ///
-/// No number panics. If a [`Waker`] panics in a call that wakes it, the other waiters are still woken, and the panic continues in
-/// that call; tokens that the call had taken come back by time. The limiter stays usable. Wakers and `sleep` functions run without
-/// a lock
-/// held, and may call the limiter.
+/// No argument causes a panic. If a [`Waker`] panics in a call that wakes it, the other waiters are still woken, and the panic
+/// continues in that call; tokens that the call had taken come back by time. The limiter stays usable. Wakers and `sleep` functions
+/// run without a lock held, and may call the limiter.
 pub struct RateLimiter {
     origin: Instant,
     schedule: Mutex<Schedule>,
@@ -179,8 +178,8 @@ impl RateLimiter {
     /// Takes `n` tokens, and waits for them in the queue if necessary. `sleep` is the timer of the runtime: `tokio::time::sleep`,
     /// `smol::Timer::after`, or any other function that returns a future which is ready after the given time.
     ///
-    /// The future calls `sleep` only while it is the leader. A sleep may end early or late: the future then sleeps again, or is granted
-    /// what has become due.
+    /// The future calls `sleep` only while it is the leader. A sleep may end early or late: the future then sleeps again, or is
+    /// granted what has become due.
     ///
     /// # Errors
     ///
@@ -260,8 +259,8 @@ impl RateLimiter {
         self.wait_until(n, Instant::now().checked_add(timeout))
     }
 
-    /// Takes `n` tokens, and blocks this thread until they are granted, but only until `deadline`. If tokens are
-    /// available the call succeeds even when the deadline has already passed.
+    /// Takes `n` tokens, and blocks this thread until they are granted, but only until `deadline`. If tokens are available the call
+    /// succeeds even when the deadline has already passed.
     ///
     /// ```
     /// # use std::time::{Duration, Instant};
@@ -280,8 +279,8 @@ impl RateLimiter {
         self.wait_until(n, Some(deadline))
     }
 
-    /// Changes the rate to `rate` tokens per `per`, from now on. A rate of 0 stops the refill: available tokens can still be
-    /// taken, and waiters wait for the next change.
+    /// Changes the rate to `rate` tokens per `per`, from now on. A rate of 0 stops the refill: available tokens can still be taken,
+    /// and waiters wait for the next change.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -319,8 +318,8 @@ impl RateLimiter {
     /// ```
     ///
     /// The available tokens change by as much as the burst does. So a larger burst can be used at once; after a smaller one, it may
-    /// take some time until tokens are available again; and repeated changes net out: lowering the burst and raising it
-    /// again grants no extra token.
+    /// take some time until tokens are available again; and repeated changes net out: lowering the burst and raising it again
+    /// grants no extra token.
     ///
     /// A waiter that asks for more than the new burst is deferred, without blocking the others, and regains its place in the queue
     /// once the burst is large enough. (A request that comes later fails at once, unless the burst is 0.)
@@ -402,7 +401,8 @@ impl RateLimiter {
         self.close_for(Closed::new(None))
     }
 
-    /// Closes the limiter as [`close`](Self::close) does, with a cause that every caller gets as the [`source`](Error::source) of [`Closed`].
+    /// Closes the limiter as [`close`](Self::close) does, with a cause that every caller gets as the [`source`](Error::source) of
+    /// [`Closed`].
     ///
     /// ```
     /// # use std::time::Duration;

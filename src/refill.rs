@@ -68,11 +68,11 @@ use crate::{RateError, TokenBucket};
 /// the part to build on without `std`, or where something else already keeps the time.
 ///
 /// A `Refill` is owned by the task that drives it, which passes in the current time: [`tick`](Self::tick) adds the tokens that
-/// became due since the previous tick. The interval between ticks does not affect the numbers; a late tick adds everything that
-/// is due.
+/// became due since the previous tick. The interval between ticks does not affect the numbers; a late tick adds everything that is
+/// due.
 ///
-/// **Callers must [`forget()`](crate::Token::forget) each token.** A token that is merely dropped goes straight back and nothing
-/// is limited.
+/// **Callers must [`forget()`](crate::Token::forget) each token.** A token that is merely dropped goes straight back and nothing is
+/// limited.
 ///
 /// The capacity of the bucket is the size of a burst. A tick fills the bucket up to its capacity and never above it (a
 /// [deficit](TokenBucket::deficit) is paid first); tokens for which there is no room are lost. The capacity can be changed at any
@@ -87,8 +87,8 @@ use crate::{RateError, TokenBucket};
 /// The first tick (or change of the rate) starts the clock, and nothing is due then.
 ///
 /// A tick at the same time as the one before adds nothing. A time before the latest one seen counts as the latest: it adds nothing
-/// and removes nothing, and tokens become due again once the time has passed the latest one, so no span of time is credited
-/// twice. A leap forward is credited like any other time, but at most [584 years](Self::MAX_PERIOD) of it per tick.
+/// and removes nothing, and tokens become due again once the time has passed the latest one, so no span of time is credited twice.
+/// A leap forward is credited like any other time, but at most [584 years](Self::MAX_PERIOD) of it per tick.
 ///
 /// With `std`, [`tick_now`](Self::tick_now) and [`set_rate_now`](Self::set_rate_now) read the clock. Their origin is their first
 /// call; on one `Refill`, use either these or the forms that are passed the time.

@@ -32,8 +32,8 @@ use crate::{ReleaseError, TokenBucket, TryReleaseError};
 ///
 /// # Fairness
 ///
-/// Releasers wait in a queue of their own, and are woken in the order of their arrival, as many as there is room for. A caller that comes when there is room
-/// need not queue. A releaser that finds the bucket full again keeps its place.
+/// Releasers wait in a queue of their own, and are woken in the order of their arrival, as many as there is room for. A caller that
+/// comes when there is room need not queue. A releaser that finds the bucket full again keeps its place.
 ///
 /// # Errors
 ///
@@ -152,8 +152,8 @@ mod blocking {
             }
         }
 
-        /// Blocks this thread until the token is in the bucket, but no longer than `timeout`. A timeout too large to represent is treated as
-        /// infinite.
+        /// Blocks this thread until the token is in the bucket, but no longer than `timeout`. A timeout too large to represent is
+        /// treated as infinite.
         ///
         /// ```
         /// # use std::time::Duration;

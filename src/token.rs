@@ -24,8 +24,8 @@ use crate::{TakeFuture, TokenBucket, TryTakeError};
 /// # Ok::<(), token_bucket::TryTakeError>(())
 /// ```
 ///
-/// Implemented for `&TokenBucket`, `Arc<TokenBucket>`, and for example `Arc<Pool>` where `Pool: AsRef<TokenBucket>`. There is nothing to
-/// implement. **A handle must return the same bucket each time**; otherwise tokens are returned to the wrong bucket.
+/// Implemented for `&TokenBucket`, `Arc<TokenBucket>`, and for example `Arc<Pool>` where `Pool: AsRef<TokenBucket>`. There is
+/// nothing to implement. **A handle must return the same bucket each time**; otherwise tokens are returned to the wrong bucket.
 pub trait Handle: Deref<Target: AsRef<TokenBucket>> {
     /// Returns the bucket.
     #[inline]
@@ -74,12 +74,13 @@ impl<H: Deref<Target: AsRef<TokenBucket>>> Handle for H {}
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Generic over the [`Handle`] by which it holds the bucket: a [`Token`] borrows it, an [`OwnedToken`] shares an [`Arc`] of it, and a guard can also hold
-/// a pool or another type that contains the bucket.
+/// Generic over the [`Handle`] by which it holds the bucket: a [`Token`] borrows it, an [`OwnedToken`] shares an [`Arc`] of it, and
+/// a guard can also hold a pool or another type that contains the bucket.
 ///
-/// A guard that is leaked ([`mem::forget`], or [`forget`](Self::forget)) leaves its tokens outstanding for good.
-/// A panic while it is held returns them; nothing is ever poisoned. A guard that is dropped into a bucket that has
-/// [`max_capacity`](TokenBucket::max_capacity) tokens available, because it was [overfilled](TokenBucket::release), gives nothing back.
+/// A guard that is leaked ([`mem::forget`], or [`forget`](Self::forget)) leaves its tokens outstanding for good. A panic while it
+/// is held returns them; nothing is ever poisoned. A guard that is dropped into a bucket that has
+/// [`max_capacity`](TokenBucket::max_capacity) tokens available, because it was [overfilled](TokenBucket::release), gives nothing
+/// back.
 #[doc(alias = "permit")]
 #[must_use = "tokens go back to the bucket as soon as their guard is dropped"]
 #[clippy::has_significant_drop]
@@ -228,8 +229,8 @@ impl<H: Handle> TokenGuard<H> {
     }
 
     /// Drops the guard without returning the tokens. They stay [outstanding](TokenBucket::outstanding) for good, so
-    /// [`idle`](TokenBucket::idle) waits for them, unless a [`try_release`](TokenBucket::try_release) or a [`refill`](TokenBucket::refill) puts others in their
-    /// place.
+    /// [`idle`](TokenBucket::idle) waits for them, unless a [`try_release`](TokenBucket::try_release) or a
+    /// [`refill`](TokenBucket::refill) puts others in their place.
     ///
     /// ```
     /// # use token_bucket::TokenBucket;
@@ -246,7 +247,8 @@ impl<H: Handle> TokenGuard<H> {
         self.count = 0;
     }
 
-    /// Gives the tokens back as a drop does, and returns how many of them went back into the bucket, and how many paid off a deficit.
+    /// Gives the tokens back as a drop does, and returns how many of them went back into the bucket, and how many paid off a
+    /// deficit.
     ///
     /// ```
     /// # use token_bucket::TokenBucket;
@@ -258,8 +260,8 @@ impl<H: Handle> TokenGuard<H> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// A pool keeps the resource behind a restored token, and closes the one behind a retired token. Tokens that had no room in a bucket that
-    /// was [overfilled](TokenBucket::release) are neither restored nor retired.
+    /// A pool keeps the resource behind a restored token, and closes the one behind a retired token. Tokens that had no room in a
+    /// bucket that was [overfilled](TokenBucket::release) are neither restored nor retired.
     #[allow(clippy::must_use_candidate, reason = "the tokens go back anyway")]
     pub fn give_back(mut self) -> Returned {
         let given = self.handle.to_bucket().combiner().give_and_serve(mem::take(&mut self.count));
@@ -276,8 +278,8 @@ impl<H: Handle> TokenGuard<H> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// The inverse of [`grow_and_take`](TokenBucket::grow_and_take). If there is a [deficit](TokenBucket::deficit), the tokens pay it off first, and only the
-    /// rest of them reduces the capacity, which does not go below 0.
+    /// The inverse of [`grow_and_take`](TokenBucket::grow_and_take). If there is a [deficit](TokenBucket::deficit), the tokens pay
+    /// it off first, and only the rest of them reduces the capacity, which does not go below 0.
     #[doc(alias = "forget_permits")]
     pub fn retire(mut self) {
         self.handle.to_bucket().combiner().retire(mem::take(&mut self.count));

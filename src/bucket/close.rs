@@ -19,13 +19,15 @@ impl TokenBucket {
     /// assert!(matches!(bucket.try_take(), Err(TryTakeError::Closed(_))));
     /// ```
     ///
-    /// Returns true for the call that closed it. A waiter that was granted its tokens before, and was not polled yet, still gets them.
+    /// Returns true for the call that closed it. A waiter that was granted its tokens before, and was not polled yet, still gets
+    /// them.
     #[allow(clippy::must_use_candidate, reason = "the call is for its effect")]
     pub fn close(&self) -> bool {
         self.close_for(None)
     }
 
-    /// Closes the bucket like [`close`](Self::close), with a cause that every waiter gets as the [`source`](core::error::Error::source) of [`Closed`](crate::Closed).
+    /// Closes the bucket like [`close`](Self::close), with a cause that every waiter gets as the
+    /// [`source`](core::error::Error::source) of [`Closed`](crate::Closed).
     ///
     /// ```
     /// # use token_bucket::TokenBucket;

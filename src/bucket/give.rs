@@ -6,8 +6,8 @@ use crate::{Release, TryReleaseError};
 
 /// # Returning tokens without a guard
 impl TokenBucket {
-    /// Puts one token into the bucket, and waits while the bucket is full, that is, has
-    /// [`max_capacity`](Self::max_capacity) tokens available.
+    /// Puts one token into the bucket, and waits while the bucket is full, that is, has [`max_capacity`](Self::max_capacity) tokens
+    /// available.
     ///
     /// ```
     /// # use token_bucket::TokenBucket;
@@ -20,11 +20,12 @@ impl TokenBucket {
     /// # }).unwrap();
     /// ```
     ///
-    /// The token need not have been taken before: this is how a [forgotten](crate::TokenGuard::forget) token is replaced. (To enforce a rate, see
-    /// [`RateLimiter`](crate::RateLimiter) and [`Refill`](crate::Refill). To add permits, use [`update_capacity`](Self::update_capacity).)
+    /// The token need not have been taken before: this is how a [forgotten](crate::TokenGuard::forget) token is replaced. (To
+    /// enforce a rate, see [`RateLimiter`](crate::RateLimiter) and [`Refill`](crate::Refill). To add permits, use
+    /// [`update_capacity`](Self::update_capacity).)
     ///
-    /// A bucket that is given more tokens than are outstanding has more [`available`](Self::available) than its capacity: it is *overfilled*. **A
-    /// guard that is dropped into a bucket with `max_capacity` tokens available gives nothing back.**
+    /// A bucket that is given more tokens than are outstanding has more [`available`](Self::available) than its capacity: it is
+    /// *overfilled*. **A guard that is dropped into a bucket with `max_capacity` tokens available gives nothing back.**
     pub fn release(&self) -> Release<'_> {
         Release::new(self)
     }
@@ -86,8 +87,9 @@ impl TokenBucket {
     ///
     /// Like the drop of a guard, this also works on a closed bucket.
     ///
-    /// **A refill does not raise the capacity.** A request above the capacity stays deferred until that many tokens are available at once, and requests
-    /// behind it may take them first, indefinitely if they keep coming. To add permits, use [`update_capacity`](Self::update_capacity).
+    /// **A refill does not raise the capacity.** A request above the capacity stays deferred until that many tokens are available
+    /// at once, and requests behind it may take them first, indefinitely if they keep coming. To add permits, use
+    /// [`update_capacity`](Self::update_capacity).
     #[allow(clippy::must_use_candidate, reason = "callers that fill a bucket up need not care")]
     pub fn refill(&self, n: usize) -> usize {
         self.combiner.give_and_serve(n).fitted()

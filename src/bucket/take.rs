@@ -20,8 +20,8 @@ impl TokenBucket {
     /// # Ok::<(), TryTakeError>(())
     /// ```
     ///
-    /// Never blocks. [`Empty`](TryTakeError::Empty) does not mean that [`available`](Self::available) is 0: the tokens may be for a waiter that needs
-    /// more of them. May spuriously return `Empty` while another thread is handing out tokens.
+    /// Never blocks. [`Empty`](TryTakeError::Empty) does not mean that [`available`](Self::available) is 0: the tokens may be for a
+    /// waiter that needs more of them. May spuriously return `Empty` while another thread is handing out tokens.
     ///
     /// # Errors
     ///
@@ -157,8 +157,8 @@ impl TokenBucket {
     /// # }).unwrap();
     /// ```
     ///
-    /// A task that takes tokens in a loop without ever waiting does not yield to other tasks of tokio, unless the feature `tokio` is on. (Without it,
-    /// call `tokio::task::coop::consume_budget().await` in the loop.)
+    /// A task that takes tokens in a loop without ever waiting does not yield to other tasks of tokio, unless the feature `tokio`
+    /// is on. (Without it, call `tokio::task::coop::consume_budget().await` in the loop.)
     #[doc(alias = "acquire")]
     #[inline]
     pub fn take(&self) -> Take<'_> {
@@ -178,8 +178,8 @@ impl TokenBucket {
     /// # }).unwrap();
     /// ```
     ///
-    /// If `n` is above the capacity, but not above [`max_capacity`](Self::max_capacity), the request is *deferred*: it waits for the capacity to
-    /// grow, without blocking other waiters. If `n` is 0, the future is ready at once with an empty guard.
+    /// If `n` is above the capacity, but not above [`max_capacity`](Self::max_capacity), the request is *deferred*: it waits for
+    /// the capacity to grow, without blocking other waiters. If `n` is 0, the future is ready at once with an empty guard.
     #[doc(alias = "acquire_many")]
     #[inline]
     pub fn take_many(&self, n: usize) -> Take<'_> {

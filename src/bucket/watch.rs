@@ -92,8 +92,8 @@ impl TokenBucket {
     /// assert_eq!(bucket.waiting(), 0); // the timed-out request is no longer queued
     /// ```
     ///
-    /// **Approximate** while other threads use the bucket: a waiter that finds the queue in use is not counted until it is queued. A waiter that was woken
-    /// counts until it has taken its tokens.
+    /// **Approximate** while other threads use the bucket: a waiter that finds the queue in use is not counted until it is queued.
+    /// A waiter that was woken counts until it has taken its tokens.
     #[doc(alias = "waiters")]
     pub fn waiting(&self) -> usize {
         self.combiner.waiting()
@@ -144,13 +144,14 @@ impl TokenBucket {
     /// [forgotten](crate::TokenGuard::forget) token is outstanding**, so this waits until another one is released in its place.
     ///
     /// The future is ready if there was a moment without outstanding tokens since it was first polled. A token that is handed
-    /// directly to a waiter makes no such moment, and a moment that [`grow_and_take`](Self::grow_and_take) ends at once may be missed.
+    /// directly to a waiter makes no such moment, and a moment that [`grow_and_take`](Self::grow_and_take) ends at once may be
+    /// missed.
     pub fn idle(&self) -> Idle<'_> {
         Idle::idle(self)
     }
 
-    /// Waits until no [`deficit`](Self::deficit) is left, that is, until a shrink has taken full effect: a future, which can also block a
-    /// thread ([`Watch::wait`](crate::Watch::wait)).
+    /// Waits until no [`deficit`](Self::deficit) is left, that is, until a shrink has taken full effect: a future, which can also
+    /// block a thread ([`Watch::wait`](crate::Watch::wait)).
     ///
     /// ```
     /// # use token_bucket::TokenBucket;
@@ -164,7 +165,8 @@ impl TokenBucket {
     /// # }).unwrap();
     /// ```
     ///
-    /// The future is ready if there was a moment without deficit since it was first polled. A moment that the next shrink ends at once may be missed.
+    /// The future is ready if there was a moment without deficit since it was first polled. A moment that the next shrink ends at
+    /// once may be missed.
     pub fn settled(&self) -> Settled<'_> {
         Settled::settled(self)
     }
