@@ -96,7 +96,7 @@ pub enum Fairness {
     ///
     /// No caller, not even [`try_take`](TokenBucket::try_take), can overtake a waiter whose request could be satisfied. There is
     /// one exception: a request for more than the capacity is deferred until the capacity has grown (or that many tokens were
-    /// released into the bucket); it holds up no other waiter meanwhile, and regains its place in the order then.
+    /// released into the bucket); it blocks no other waiter meanwhile, and then regains its place.
     ///
     /// A returned token is handed to the waiter before the waiter runs. So no waiter runs in vain, but the token is unused until
     /// then, and threads doing short critical sections form a lock convoy, as with any FIFO semaphore. A waiter may be seen ready

@@ -51,7 +51,7 @@ impl<F> ResponseFuture<F> {
 
     /// Takes the token out of the future, to hold it for longer, for instance [until the body ends](crate#until-the-body-ends).
     ///
-    /// `None` if the request was refused, or the token taken before.
+    /// `None` if the request was refused, or if the token was taken before.
     pub const fn take_token(&mut self) -> Option<OwnedToken> {
         match &mut self.state {
             State::Admitted { token, .. } => token.take(),

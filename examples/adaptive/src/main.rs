@@ -4,8 +4,9 @@
 //! cargo run --release -p adaptive
 //! ```
 //!
-//! A backend processes a certain number of requests at a time, and queues the others. The clients are not told this number, and it
-//! changes; once, the backend stops altogether. Two well-known controllers follow it, first in simulated time, in which every run is
+//! A backend processes a certain number of requests at a time, and queues the others. The clients do not know this number, and it
+//! changes; once, the backend stops altogether. Two well-known controllers follow it, first in simulated time, in which every run
+//! is
 //! the same, then in real time. The bucket makes it simple: a lower limit takes effect at once, and no request is cut off.
 //!
 //! **The limit overshoots**, and it must: a controller that sees only latency learns that the limit is too high only when requests
