@@ -17,7 +17,7 @@ pub(crate) type Cause = Arc<AssertUnwindSafe<Box<dyn Error + Send + Sync>>>;
 /// # use token_bucket::{TokenBucket, TryTakeError};
 /// let bucket = TokenBucket::with_capacity(8);
 /// bucket.close_with("the server is shutting down");
-/// let Err(TryTakeError::Closed(closed)) = bucket.try_take() else { panic!("it is closed") };
+/// let Err(TryTakeError::Closed(closed)) = bucket.try_take() else { panic!("not closed") };
 /// assert_eq!(closed.source().unwrap().to_string(), "the server is shutting down");
 /// ```
 ///
@@ -219,7 +219,8 @@ impl NotYet {
     /// limiter.try_take(1)?;
     /// let wait = limiter.try_take(1).unwrap_err().retry_after().expect("it is not paused");
     /// println!("Retry-After: {}", wait.as_secs() + 1);
-    /// assert!(limiter.try_take(2).unwrap_err().retry_after().is_none()); // above the burst: waiting does not help
+    /// // Waiting does not help if the request is above the burst:
+    /// assert!(limiter.try_take(2).unwrap_err().retry_after().is_none());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
@@ -304,7 +305,7 @@ pub enum ReleaseError {
 /// # use token_bucket::{SetCapacityError, TokenBucket};
 /// let bucket = TokenBucket::new(4, 2)?;
 /// let error = bucket.set_capacity(5).unwrap_err();
-/// assert!(matches!(error, SetCapacityError::OutOfRange { requested: 5, max_capacity: 4 }));
+/// assert!(matches!(error, SetCapacityError::OutOfRange { requested: 5, .. }));
 /// # Ok::<(), token_bucket::CapacityError>(())
 /// ```
 #[derive(Clone, Debug)]

@@ -62,7 +62,7 @@ const MAX_SLEEP: Duration = Duration::from_secs(24 * 60 * 60);
 ///         scope.spawn(|| limiter.wait(1));
 ///     }
 /// });
-/// assert!(start.elapsed() >= Duration::from_millis(15)); // one at once, then one every 5 ms
+/// assert!(start.elapsed() >= Duration::from_millis(15)); // 1 at once, then 1 every 5 ms
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
@@ -70,13 +70,13 @@ const MAX_SLEEP: Duration = Duration::from_secs(24 * 60 * 60);
 /// taken token comes back by time alone**: there is no guard to hold or to forget, and no driver to run.
 ///
 /// Use [`try_take`](Self::try_take) to refuse a request, with the time after which to retry; [`take`](Self::take) to wait in async
-/// code; and [`wait`](Self::wait) to block a thread. Rate and burst can be changed at any time, also to 0, which is a pause.
+/// code; and [`wait`](Self::wait) to block a thread. Rate and burst can be changed at any time, even to 0, which is a pause.
 ///
 /// # Waiting
 ///
 /// All waiters share one queue, whatever their runtime. No task, thread or timer runs in the background: the waiter at the head of
 /// the queue, the *leader*, sleeps until its tokens are due, with the timer of its own runtime. When it is granted its tokens or is
-/// dropped, the next waiter takes over. Nothing is woken while no one waits.
+/// dropped, the next waiter takes over. Nothing runs while the queue is empty.
 ///
 /// Every call on the limiter and every poll of a waiter first grants what is due, in order. A leader that is late loses nothing
 /// that the burst has room for.
@@ -125,8 +125,10 @@ impl RateLimiter {
     /// ```
     /// # use std::time::Duration;
     /// # use token_bucket::{RateError, RateLimiter};
-    /// assert!(RateLimiter::new(64 << 20, Duration::from_secs(1), 1 << 20).is_ok()); // 64 MiB a second
-    /// assert_eq!(RateLimiter::new(10, Duration::ZERO, 1).unwrap_err(), RateError::PeriodIsZero);
+    /// let limiter = RateLimiter::new(64 << 20, Duration::from_secs(1), 1 << 20)?; // 64 MiB a second
+    /// assert_eq!(limiter.available(), 1 << 20);
+    /// assert!(matches!(RateLimiter::new(10, Duration::ZERO, 1), Err(RateError::PeriodIsZero)));
+    /// # Ok::<(), RateError>(())
     /// ```
     ///
     /// Any `rate` and any `burst` are accepted. At a rate of 0, no tokens come back; while the burst is 0, none are granted.
@@ -146,9 +148,9 @@ impl RateLimiter {
     /// # use token_bucket::{NotYet, RateLimiter};
     /// let limiter = RateLimiter::new(1, Duration::from_secs(60), 1)?;
     /// limiter.try_take(1)?;
-    /// let wait = limiter.try_take(1).unwrap_err().retry_after().expect("it is neither paused nor closed");
+    /// let Err(NotYet::RetryAfter(wait)) = limiter.try_take(1) else { panic!("the rate was exceeded") };
     /// assert!(wait <= Duration::from_secs(60));
-    /// assert!(matches!(limiter.try_take(2), Err(NotYet::ExceedsBurst { requested: 2, burst: 1 })));
+    /// assert!(matches!(limiter.try_take(2), Err(NotYet::ExceedsBurst { burst: 1, .. })));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
@@ -177,6 +179,17 @@ impl RateLimiter {
 
     /// Takes `n` tokens, and waits for them in the queue if necessary. `sleep` is the timer of the runtime: `tokio::time::sleep`,
     /// `smol::Timer::after`, or any other function that returns a future which is ready after the given time.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::RateLimiter;
+    /// # smol::block_on(async {
+    /// let limiter = RateLimiter::new(100, Duration::from_secs(1), 5)?;
+    /// limiter.take(3, smol::Timer::after).await?;
+    /// limiter.take(3, smol::Timer::after).await?; // waits for the sixth token
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
     ///
     /// The future calls `sleep` only while it is the leader. A sleep may end early or late: the future then sleeps again, or is
     /// granted what has become due.
@@ -227,7 +240,7 @@ impl RateLimiter {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// Do not call this from within an async task: it would block the executor.
+    /// **Do not call this from an async task**: it would block the executor.
     ///
     /// # Errors
     ///
@@ -409,7 +422,8 @@ impl RateLimiter {
     /// # use token_bucket::RateLimiter;
     /// let limiter = RateLimiter::new(10, Duration::from_secs(1), 10)?;
     /// assert!(limiter.close_with("the API key was revoked"));
-    /// assert!(limiter.try_take(1).unwrap_err().to_string().ends_with("the API key was revoked"));
+    /// let error = limiter.try_take(1).unwrap_err().to_string();
+    /// assert!(error.ends_with("the API key was revoked"));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[allow(clippy::must_use_candidate, reason = "the call is for its effect")]

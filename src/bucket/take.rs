@@ -43,7 +43,7 @@ impl TokenBucket {
     /// let bucket = TokenBucket::new(8, 4)?;
     /// assert_eq!(bucket.try_take_many(3)?.count(), 3);
     /// assert!(matches!(bucket.try_take_many(5), Err(TryTakeError::Empty)));
-    /// assert!(matches!(bucket.try_take_many(9), Err(TryTakeError::ExceedsMax { max_capacity: 8, .. })));
+    /// assert!(matches!(bucket.try_take_many(9), Err(TryTakeError::ExceedsMax { .. })));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
@@ -212,7 +212,7 @@ impl TokenBucket {
     /// # futures::executor::block_on(async {
     /// let bucket = Arc::new(TokenBucket::with_capacity(1));
     /// let token = bucket.take_owned().await?;
-    /// let worker = std::thread::spawn(move || drop(token)); // moves the token to another thread or task
+    /// let worker = std::thread::spawn(move || drop(token)); // returned by another thread
     /// # worker.join().unwrap();
     /// # Ok::<(), TakeError>(())
     /// # }).unwrap();

@@ -106,7 +106,8 @@ impl TokenBucket {
     /// let bucket = TokenBucket::with_capacity(5);
     /// let token = bucket.try_take_many(2)?;
     /// let now = bucket.snapshot();
-    /// assert_eq!((now.capacity, now.available, now.outstanding, now.deficit, now.closed), (5, 3, 2, 0, false));
+    /// assert_eq!((now.capacity, now.available, now.outstanding), (5, 3, 2));
+    /// assert!(now.deficit == 0 && !now.closed);
     /// # drop(token);
     /// # Ok::<(), token_bucket::TryTakeError>(())
     /// ```
@@ -134,7 +135,7 @@ impl TokenBucket {
     /// let token = bucket.try_take()?;
     ///
     /// bucket.close();
-    /// let (_, ()) = futures::join!(bucket.idle(), async { drop(token) }); // all held tokens have been returned
+    /// let (_, ()) = futures::join!(bucket.idle(), async { drop(token) });
     /// assert_eq!(bucket.outstanding(), 0);
     /// # Ok::<(), token_bucket::TryTakeError>(())
     /// # }).unwrap();
