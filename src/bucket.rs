@@ -104,7 +104,7 @@ pub enum Fairness {
     /// one exception: a request for more than the capacity is deferred until the capacity has grown (or that many tokens were
     /// released into the bucket); it blocks no other waiter meanwhile, and then regains its place.
     ///
-    /// A returned token is handed to the waiter before the waiter runs. So no waiter runs in vain, but the token is unused until
+    /// A returned token is handed to the waiter before the waiter runs. So no waiter runs needlessly, but the token is unused until
     /// then, and threads doing short critical sections form a lock convoy, as with any FIFO semaphore. A waiter may be seen ready
     /// before an earlier one, for as long as the serving thread is suspended between the two.
     #[default]

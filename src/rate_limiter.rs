@@ -324,7 +324,7 @@ impl RateLimiter {
     /// let limiter = RateLimiter::new(1, Duration::from_secs(3600), 10)?;
     /// limiter.try_take(8)?;
     /// limiter.set_burst(5);
-    /// assert_eq!(limiter.available(), 0); // 3 have to come back before the next one is
+    /// assert_eq!(limiter.available(), 0); // 3 must come back before the next one is
     /// limiter.set_burst(10);
     /// assert_eq!(limiter.available(), 2);
     /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -13,6 +13,12 @@ use crate::{RateError, TokenBucket};
 
 /// Adds tokens to a bucket at a fixed rate: the refill clock of a rate limiter, without timer, task, thread or lock.
 ///
+/// **To limit a rate, use [`RateLimiter`](crate::RateLimiter), which needs neither a driver nor care with guards.** A `Refill` is
+/// the part to build on without `std`, or where something else already keeps the time.
+///
+/// **Callers must [`forget()`](crate::Token::forget) each token.** A token that is merely dropped goes straight back and nothing is
+/// limited.
+///
 /// A thousand tokens per second, at most 50 at once:
 ///
 /// ```
@@ -64,15 +70,9 @@ use crate::{RateError, TokenBucket};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// **To limit a rate, use [`RateLimiter`](crate::RateLimiter), which needs neither a driver nor care with guards.** A `Refill` is
-/// the part to build on without `std`, or where something else already keeps the time.
-///
 /// A `Refill` is owned by the task that drives it, which passes in the current time: [`tick`](Self::tick) adds the tokens that
 /// became due since the previous tick. The interval between ticks does not affect the numbers; a late tick adds everything that is
 /// due.
-///
-/// **Callers must [`forget()`](crate::Token::forget) each token.** A token that is merely dropped goes straight back and nothing is
-/// limited.
 ///
 /// The capacity of the bucket is the size of a burst. A tick fills the bucket up to its capacity and never above it (a
 /// [deficit](TokenBucket::deficit) is paid first); tokens for which there is no room are lost. The capacity can be changed at any

@@ -712,7 +712,7 @@ fn a_chain_of_wakers_may_pass_a_token_on(fairness: Fairness) {
         fn wake(self: Arc<Self>) {
             let take = self.0.lock().unwrap().take();
             if let Some(mut take) = take {
-                let Poll::Ready(Ok(token)) = poll_with(&mut take, Waker::noop()) else { panic!("woken in vain") };
+                let Poll::Ready(Ok(token)) = poll_with(&mut take, Waker::noop()) else { panic!("woken without a token") };
                 drop(token);
             }
         }

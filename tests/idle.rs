@@ -327,7 +327,7 @@ fn a_panicking_holder_makes_the_bucket_idle(fairness: Fairness) {
     idle.done();
 }
 
-/// Another thread keeps the queue busy, so that it has to notice the return.
+/// Another thread keeps the queue busy, so that it must notice the return.
 fn a_moment_of_idleness_is_seen_although_a_thread_takes_again(fairness: Fairness) {
     in_time(move || {
         let bucket = bucket(fairness, 1);
