@@ -148,7 +148,7 @@ impl RateLimiter {
     /// # use token_bucket::{NotYet, RateLimiter};
     /// let limiter = RateLimiter::new(1, Duration::from_secs(60), 1)?;
     /// limiter.try_take(1)?;
-    /// let Err(NotYet::RetryAfter(wait)) = limiter.try_take(1) else { panic!("the rate was exceeded") };
+    /// let Err(NotYet::RetryAfter(wait)) = limiter.try_take(1) else { panic!("granted") };
     /// assert!(wait <= Duration::from_secs(60));
     /// assert!(matches!(limiter.try_take(2), Err(NotYet::ExceedsBurst { burst: 1, .. })));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
