@@ -16,7 +16,7 @@ fn latency(in_flight: usize, limit: usize) -> Duration {
     UNLOADED * u32::try_from(in_flight.div_ceil(limit)).unwrap_or(u32::MAX)
 }
 
-/// Called for each response. Any number of threads may do so at once, as a change is one atomic step.
+/// Called for each response, by any number of threads at once: a change is one atomic step.
 fn adapt(bucket: &TokenBucket, latency: Duration) -> Result<(), SetCapacityError> {
     let is_slow = latency > UNLOADED * 3 / 2;
     bucket.update_capacity(|limit| if is_slow { (limit * 9 / 10).max(1) } else { (limit + 1).min(1_000) })?;

@@ -1,4 +1,4 @@
-//! A batch of a hundred jobs, five at a time. Many are cancelled, waiting or at work, and no token is lost.
+//! A batch of a hundred jobs, five at a time. Many are cancelled while they wait or work, and no token is lost.
 //!
 //! ```sh
 //! cargo run --example batch

@@ -23,7 +23,7 @@ struct Pool {
     idle: Mutex<Vec<Connection>>,
 }
 
-/// A checked-out connection. Dropped, it goes back to the pool.
+/// A checked-out connection. When it is dropped, it goes back to the pool.
 struct Pooled {
     connection: Option<Connection>,
     token: Option<TokenGuard<Arc<Pool>>>,
@@ -42,7 +42,7 @@ impl Pool {
         Ok(Pooled { connection: Some(idle.unwrap_or_default()), token: Some(token) })
     }
 
-    /// Never waits. Connections in use stay so; those that are too many are closed when they come back.
+    /// Never waits. Connections in use stay open; if they are surplus, they are closed when they come back.
     fn resize(&self, size: usize) -> Result<(), SetCapacityError> {
         let available = self.limit.set_capacity(size)?.available;
         let mut idle = self.idle.lock().unwrap();
@@ -57,7 +57,7 @@ impl Drop for Pooled {
     fn drop(&mut self) {
         let Some(token) = self.token.take() else { return };
         let pool = Arc::clone(token.handle());
-        // First the connection, then the token: the caller who gets the token must find the connection.
+        // First the connection, then the token: the caller that gets the token must find the connection.
         pool.idle.lock().unwrap().extend(self.connection.take());
         if token.give_back().retired > 0 {
             let _surplus = pool.idle.lock().unwrap().pop();

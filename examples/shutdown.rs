@@ -23,7 +23,7 @@ fn start(bucket: &Arc<TokenBucket>, time: Duration) {
         // A closed bucket is an error, so the request is refused.
         let Ok(token) = bucket.take().await else { return };
         sleep(time).await;
-        drop(token); // a token that was forgotten would be waited for until the deadline
+        drop(token); // `idle` would wait for a forgotten token until the deadline
     });
 }
 

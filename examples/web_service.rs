@@ -29,7 +29,7 @@ async fn handle(method: &str, path: &str) -> u16 {
     }
 }
 
-/// How many of eight simultaneous requests are answered.
+/// Returns how many of eight simultaneous requests are answered.
 async fn answered() -> usize {
     join_all((0..8).map(|_| handle("GET", "/"))).await.into_iter().filter(|status| *status == 200).count()
 }

@@ -1,4 +1,4 @@
-//! Waiting with a thread: a future, polled by a thread that parks in between.
+//! Blocking waits: a thread polls a future, and parks between polls.
 
 use alloc::sync::Arc;
 use alloc::task::Wake;
@@ -42,8 +42,8 @@ where
 
 /// Polls `future` until it is ready; `None` if it is not by the deadline.
 ///
-/// The last thing that a pending poll does is to look whether it has been served. So an unpark that came before that
-/// may be lost (to a waker that parks), and one that comes after it is not.
+/// A pending poll ends with a check whether it has been served. So an unpark before that check may be lost (to a waker that parks),
+/// and one after it is not lost.
 #[cold]
 pub(crate) fn poll_until<F: Future + Unpin>(future: F, deadline: Option<Instant>) -> Option<F::Output> {
     let mut future = coop::unconstrained(future);

@@ -1,30 +1,28 @@
-//! [`TokenBucket`]: what users call. Its methods are in the files beside this one, a group in each.
+//! [`TokenBucket`], the central type. Its methods are in the files of the directory `bucket`, one group in each.
+
+// In this order, because rustdoc lists the groups of methods in it. The blank lines keep rustfmt from sorting the lines.
+mod create;
+
+mod take;
+
+mod give;
+
+mod resize;
+
+mod watch;
 
 mod close;
-mod give;
-mod resize;
-mod take;
-mod watch;
 
 use core::fmt;
 
 use crate::combiner::Combiner;
 #[cfg(feature = "std")]
 use crate::error::Cause;
-use crate::state::{self, Refused, State};
-use crate::sync::const_fn;
+use crate::state::{Refused, State};
 use crate::take::Request;
-use crate::{CapacityError, Closed, TryTakeError};
+use crate::{Closed, TryTakeError};
 
 /// A resizable semaphore: a bucket of tokens whose capacity can be changed while it is used.
-///
-/// Taking a token returns a [`Token`] guard and reduces [`available`](Self::available) by one; dropping the guard returns the token. The
-/// *capacity* is the configured total: tokens available plus tokens held. [`set_capacity`](Self::set_capacity) changes it to anything from 0 to the bucket's largest capacity, in one atomic
-/// step. If more tokens are held than a smaller capacity allows, the bucket has a *deficit*: returned tokens pay it off before any waiter gets one.
-///
-/// A bucket is shared by reference, in a `static`, in an [`Arc`] (with the `_owned` methods), or within another shared type (see [`TokenGuard`]).
-///
-/// # Examples
 ///
 /// ```
 /// use token_bucket::TokenBucket;
@@ -43,30 +41,40 @@ use crate::{CapacityError, Closed, TryTakeError};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
+/// Taking a token returns a [`Token`] guard and reduces [`available`](Self::available) by one; dropping the guard returns the
+/// token. The *capacity* is the configured total: tokens available plus tokens held. [`set_capacity`](Self::set_capacity) changes
+/// it to anything from 0 to the bucket's largest capacity, in one atomic step. If more tokens are held than a smaller capacity
+/// allows, the bucket has a *deficit*: returned tokens pay it off before any waiter gets one.
+///
+/// A bucket is shared by reference, in a `static`, in an [`Arc`] (with the `_owned` methods), or within another shared type (see
+/// [`TokenGuard`]).
+///
 /// # Fairness
 ///
-/// By default, requests are served in the order of their arrival, see [`Fairness`].
+/// By default, requests are served in the order of their arrival; see [`Fairness`].
 ///
 /// # Memory ordering
 ///
-/// Returning a token *synchronizes-with* the acquisition that receives it: the new holder sees everything that the previous holder did.
+/// Returning a token *synchronizes-with* the acquisition that receives it: the new holder sees everything that the previous holder
+/// did.
 ///
-/// Exactly: every successful take happens-after each return, release, refill and resize that came before it
-/// in the bucket's (single, total) order of changes, and after everything that happened before those in their threads. This
-/// gives no mutual exclusion if the capacity is above 1. A refused attempt, and every getter, is ordered after the changes
-/// that it shows (an acquire load), and orders nothing for others.
+/// Exactly: every successful take happens-after each return, release, refill and resize that came before it in the bucket's
+/// (single, total) order of changes, and after everything that happened before those in their threads. This gives no mutual
+/// exclusion if the capacity is above 1. A refused attempt, and every getter, is ordered after the changes that it shows (an
+/// acquire load), and orders nothing for others.
 ///
 /// # Panics and leaks
 ///
-/// A panic while a token is held gives it back, and poisons nothing. If a [`Waker`](core::task::Waker) panics in a call that
-/// wakes it, the others are still woken, no token is lost, and the panic continues in that call. (If two of them do, the process aborts,
-/// as always when a panic unwinds into a panic.) A waker may call back into the bucket. If a waker drops its own pending future, the hand-off
-/// recurses; thousands of such waiters can overflow the stack.
+/// A panic while a token is held returns the token, and poisons nothing. If a [`Waker`](core::task::Waker) panics in a call that
+/// wakes it, the others are still woken, no token is lost, and the panic continues in that call. (If two of them panic, the process
+/// aborts, as after any second panic during unwinding.) A waker may call back into the bucket. If a waker drops its own pending
+/// future, the hand-off recurses; thousands of such waiters can overflow the stack.
 ///
-/// A future that is leaked ([`mem::forget`](core::mem::forget)) is not cancelled. If it was not polled, that costs nothing. In a [`Fairness::Fifo`]
-/// bucket it keeps its place, gets its tokens in turn and keeps them; later waiters still proceed, with that many fewer tokens (a
-/// [`refill`](Self::refill) replaces them). In a [`Fairness::Barging`] bucket it is woken once, and claims the tokens it was woken for until it has been bypassed 16
-/// times; then it is granted its tokens and keeps them. A leaked [`Release`] that was woken claims room for one token.
+/// A future that is leaked ([`mem::forget`](core::mem::forget)) is not cancelled. If it was not polled, that costs nothing. In a
+/// [`Fairness::Fifo`] bucket it keeps its place, gets its tokens in turn and keeps them; later waiters still proceed, with that
+/// many fewer tokens (a [`refill`](Self::refill) replaces them). In a [`Fairness::Barging`] bucket it is woken once, and claims the
+/// tokens it was woken for until it has been bypassed 16 times; then it is granted its tokens and keeps them. A leaked [`Release`]
+/// that was woken claims room for one token.
 ///
 /// [`Arc`]: alloc::sync::Arc
 /// [`Release`]: crate::Release
@@ -81,38 +89,47 @@ pub struct TokenBucket {
 
 /// The order in which waiters and callers are served when tokens are scarce.
 ///
-/// # Examples
-///
 /// ```
-/// use token_bucket::{Fairness, TokenBucket};
-///
-/// static SHARED: TokenBucket = TokenBucket::with_capacity(8).with_fairness(Fairness::Barging);
+/// # use token_bucket::{Fairness, TokenBucket};
+/// let bucket = TokenBucket::with_capacity(8).with_fairness(Fairness::Barging);
+/// assert_eq!(bucket.fairness(), Fairness::Barging);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Fairness {
-    /// First come, first served: in the order in which requests were first polled (or first blocked), even if they
-    /// are for different numbers of tokens.
+    /// First come, first served: in the order in which requests were first polled (or first blocked), even if they are for
+    /// different numbers of tokens.
     ///
-    /// No caller, not even [`try_take`](TokenBucket::try_take), can overtake a waiter whose request could be satisfied. There is one exception: a
-    /// request for more than the capacity is deferred until the capacity has grown (or that many tokens were released into the bucket); it holds up
-    /// no other waiter meanwhile, and regains its place in the order then.
+    /// No caller, not even [`try_take`](TokenBucket::try_take), can overtake a waiter whose request could be satisfied. There is
+    /// one exception: a request for more than the capacity is deferred until the capacity has grown (or that many tokens were
+    /// released into the bucket); it blocks no other waiter meanwhile, and then regains its place.
     ///
-    /// Tokens that come back are handed to the waiter before it runs. So it never runs in vain; but the token is idle until it runs,
-    /// and threads doing short critical sections form a lock convoy, as with any FIFO semaphore. A waiter may be seen ready before an earlier one, for as
-    /// long as the serving thread is suspended between the two.
+    /// A returned token is handed to the waiter before the waiter runs. So no waiter runs needlessly, but the token is unused until
+    /// then, and threads doing short critical sections form a lock convoy, as with any FIFO semaphore. A waiter may be seen ready
+    /// before an earlier one, for as long as the serving thread is suspended between the two.
     #[default]
     Fifo,
-    /// A caller may take an available token ahead of the queue; so running threads do not stop for sleeping ones.
+    /// A caller may take an available token ahead of the queue, so a running thread need not stop for a sleeping one.
     ///
-    /// A token that comes back stays in the bucket, and the waiter at the head of the queue is woken to take it, if
-    /// it is still there. *Bounded bypass*: once the head of the queue has lost 16 times (tokens came back, and a newcomer took some before the
-    /// head could use them), newcomers are shut out until it is served. *Work conservation*: waiters are woken, in order, as long as there are tokens
-    /// that no waiter woken before needs, even if a woken waiter does not run. A queued waiter that is polled without having been woken takes nothing.
+    /// A returned token stays in the bucket, and the waiter at the head of the queue is woken to take it, if it is still there.
+    /// *Bounded bypass*: once the head of the queue has lost 16 times (tokens came back, and a newcomer took some before the head
+    /// could use them), newcomers are shut out until it is served. *Work conservation*: waiters are woken, in order, as long as
+    /// there are tokens that no waiter woken before needs, even if a woken waiter does not run. A queued waiter that is polled
+    /// without having been woken takes nothing.
     Barging,
 }
 
 /// A consistent view of a bucket's counters, returned by [`TokenBucket::snapshot`].
+///
+/// ```
+/// # use token_bucket::TokenBucket;
+/// let bucket = TokenBucket::with_capacity(10);
+/// let held = bucket.try_take_many(4)?;
+/// let now = bucket.set_capacity(3)?;
+/// assert_eq!((now.available, now.outstanding, now.deficit), (0, 4, 1));
+/// # drop(held);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Snapshot {
@@ -145,114 +162,6 @@ impl Snapshot {
     }
 }
 
-/// # Creating a bucket
-impl TokenBucket {
-    /// The largest value of [`max_capacity`](Self::max_capacity): **2²⁸ − 1 on every target**, because capacity and available tokens
-    /// share one atomic word. To limit bytes, count in KiB.
-    pub const MAX_CAPACITY: usize = state::MAX_CAPACITY as usize;
-
-    const_fn! {
-        /// Creates a full bucket of `n` tokens that can be resized up to [`MAX_CAPACITY`](Self::MAX_CAPACITY).
-        ///
-        /// If `n` is 0, the bucket is paused until its capacity is set.
-        ///
-        /// # Examples
-        ///
-        /// ```
-        /// # use token_bucket::TokenBucket;
-        /// static CONNECTIONS: TokenBucket = TokenBucket::with_capacity(20);
-        /// assert_eq!(CONNECTIONS.capacity(), 20);
-        /// ```
-        ///
-        /// # Panics
-        ///
-        /// If `n` is above [`MAX_CAPACITY`](Self::MAX_CAPACITY); in a `static` or a `const` that is a compile error. Use
-        /// [`new`](Self::new) for a number that is not known at compile time.
-        #[track_caller]
-        pub const fn with_capacity(n: usize) -> Self {
-            Self::const_new(Self::MAX_CAPACITY, n)
-        }
-    }
-
-    /// Creates a full bucket of `initial` tokens, whose capacity can later be set to anything up to `max_capacity`.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use token_bucket::{CapacityError, TokenBucket};
-    /// assert!(TokenBucket::new(10, 0).is_ok()); // paused until the capacity is set
-    /// assert_eq!(
-    ///     TokenBucket::new(10, 11).unwrap_err(),
-    ///     CapacityError::InitialExceedsMax { initial: 11, max_capacity: 10 },
-    /// );
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// If `max_capacity` is 0 or above [`MAX_CAPACITY`](Self::MAX_CAPACITY), or `initial` is above `max_capacity`.
-    pub fn new(max_capacity: usize, initial: usize) -> Result<Self, CapacityError> {
-        if max_capacity == 0 {
-            return Err(CapacityError::MaxIsZero);
-        }
-        if max_capacity > Self::MAX_CAPACITY {
-            return Err(CapacityError::MaxTooLarge { max_capacity, limit: Self::MAX_CAPACITY });
-        }
-        if initial > max_capacity {
-            return Err(CapacityError::InitialExceedsMax { initial, max_capacity });
-        }
-        Ok(Self::const_new(max_capacity, initial))
-    }
-
-    const_fn! {
-        /// Creates a bucket like [`new`](Self::new), in a `static` or a `const`.
-        ///
-        /// # Examples
-        ///
-        /// ```
-        /// # use token_bucket::TokenBucket;
-        /// static CONNECTIONS: TokenBucket = TokenBucket::const_new(1000, 20);
-        /// assert_eq!(CONNECTIONS.max_capacity(), 1000);
-        /// ```
-        ///
-        /// ```compile_fail
-        /// # use token_bucket::TokenBucket;
-        /// static CONNECTIONS: TokenBucket = TokenBucket::const_new(20, 1000);
-        /// # fn main() { CONNECTIONS.capacity(); }
-        /// ```
-        ///
-        /// # Panics
-        ///
-        /// Where `new` returns an error; in a `static` or a `const` that is a compile error.
-        #[track_caller]
-        pub const fn const_new(max_capacity: usize, initial: usize) -> Self {
-            assert!(max_capacity > 0, "max_capacity is 0, but a bucket must be able to hold a token");
-            assert!(max_capacity <= Self::MAX_CAPACITY, "max_capacity is above TokenBucket::MAX_CAPACITY");
-            assert!(initial <= max_capacity, "initial capacity is above max_capacity");
-            #[allow(clippy::cast_possible_truncation, reason = "both are at most MAX_CAPACITY")]
-            Self {
-                combiner: Combiner::new(max_capacity as u32, initial as u32),
-                #[cfg(feature = "std")]
-                cause: std::sync::OnceLock::new(),
-            }
-        }
-    }
-
-    /// Returns the same bucket with another [`Fairness`].
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use token_bucket::{Fairness, TokenBucket};
-    /// let bucket = TokenBucket::with_capacity(8).with_fairness(Fairness::Barging);
-    /// assert_eq!(bucket.fairness(), Fairness::Barging);
-    /// ```
-    #[must_use]
-    pub const fn with_fairness(mut self, fairness: Fairness) -> Self {
-        self.combiner.set_fairness(fairness);
-        self
-    }
-}
-
 // For the futures and the guards.
 impl TokenBucket {
     #[inline]
@@ -271,7 +180,7 @@ impl TokenBucket {
         }
     }
 
-    /// Why `n` tokens could not be taken.
+    /// Returns the error for a request for `n` tokens that was refused.
     #[cold]
     pub(crate) fn take_error(&self, n: usize, refused: Refused) -> TryTakeError {
         match refused {
@@ -281,7 +190,7 @@ impl TokenBucket {
         }
     }
 
-    /// A number that is not above the maximum, as the word has it.
+    /// Converts a number that is not above the maximum.
     #[inline]
     pub(crate) fn to_u32(&self, n: usize) -> u32 {
         debug_assert!(n <= self.max_capacity());
@@ -300,7 +209,7 @@ impl TokenBucket {
     }
 }
 
-/// For the [`Handle`](crate::Handle)s.
+/// Makes every pointer to a bucket a [`Handle`](crate::Handle).
 impl AsRef<TokenBucket> for TokenBucket {
     #[inline]
     fn as_ref(&self) -> &TokenBucket {

@@ -1,4 +1,4 @@
-//! What is refused, and why.
+//! The error types.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -11,6 +11,15 @@ use core::time::Duration;
 pub(crate) type Cause = Arc<AssertUnwindSafe<Box<dyn Error + Send + Sync>>>;
 
 /// Error returned once a bucket is closed.
+///
+/// ```
+/// # use std::error::Error;
+/// # use token_bucket::{TokenBucket, TryTakeError};
+/// let bucket = TokenBucket::with_capacity(8);
+/// bucket.close_with("the server is shutting down");
+/// let Err(TryTakeError::Closed(closed)) = bucket.try_take() else { panic!("not closed") };
+/// assert_eq!(closed.source().unwrap().to_string(), "the server is shutting down");
+/// ```
 ///
 /// The [`source`](Error::source) is the cause that was passed to [`close_with`](crate::TokenBucket::close_with), if any.
 #[derive(Clone, Debug)]
@@ -41,6 +50,11 @@ impl Error for Closed {
 }
 
 /// Error returned by [`TokenBucket::new`](crate::TokenBucket::new).
+///
+/// ```
+/// # use token_bucket::{CapacityError, TokenBucket};
+/// assert_eq!(TokenBucket::new(0, 0).unwrap_err(), CapacityError::MaxIsZero);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CapacityError {
@@ -76,7 +90,15 @@ impl fmt::Display for CapacityError {
 
 impl Error for CapacityError {}
 
-/// Error returned for an invalid rate, by [`Refill::new`](crate::Refill::new), [`Refill::set_rate`](crate::Refill::set_rate) and `RateLimiter`.
+/// Error returned for an invalid rate, by [`Refill::new`](crate::Refill::new), [`Refill::set_rate`](crate::Refill::set_rate) and
+/// `RateLimiter`.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use token_bucket::{RateError, Refill};
+/// let error = Refill::new(10, Duration::MAX).unwrap_err();
+/// assert!(matches!(error, RateError::PeriodTooLong { limit: Refill::MAX_PERIOD, .. }));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RateError {
@@ -103,6 +125,18 @@ impl fmt::Display for RateError {
 impl Error for RateError {}
 
 /// Error returned by [`TokenBucket::try_take`](crate::TokenBucket::try_take) and the other methods that take without waiting.
+///
+/// ```
+/// # use token_bucket::{TokenBucket, TryTakeError};
+/// fn status(bucket: &TokenBucket) -> u16 {
+///     match bucket.try_take() {
+///         Ok(_token) => 200, // a real server holds the token until it has responded
+///         Err(TryTakeError::Empty) => 429,
+///         Err(_) => 503,
+///     }
+/// }
+/// assert_eq!(status(&TokenBucket::with_capacity(0)), 429);
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum TryTakeError {
@@ -120,6 +154,14 @@ pub enum TryTakeError {
 }
 
 /// Error returned by [`TokenBucket::take`](crate::TokenBucket::take) and the other methods that wait for tokens.
+///
+/// ```
+/// # use token_bucket::{TakeError, TokenBucket};
+/// let bucket = TokenBucket::new(4, 4)?;
+/// let error = bucket.take_many(5).wait().unwrap_err();
+/// assert!(matches!(error, TakeError::ExceedsMax { requested: 5, max_capacity: 4 }));
+/// # Ok::<(), token_bucket::CapacityError>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum TakeError {
@@ -135,13 +177,25 @@ pub enum TakeError {
 }
 
 /// Error returned by [`RateLimiter::try_take`](crate::RateLimiter::try_take).
+///
+/// ```
+/// # use std::time::Duration;
+/// # use token_bucket::{NotYet, RateLimiter};
+/// let limiter = RateLimiter::new(1, Duration::from_secs(60), 1)?;
+/// limiter.try_take(1)?;
+/// match limiter.try_take(1) {
+///     Err(NotYet::RetryAfter(wait)) => assert!(wait <= Duration::from_secs(60)),
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[cfg(feature = "std")]
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum NotYet {
-    /// The tokens are available after this time, if nothing else changes. It is never 0.
+    /// The tokens will be available after this time, if nothing else changes. It is never 0.
     RetryAfter(Duration),
-    /// The rate or the burst is 0, so it cannot be told when the tokens will be available.
+    /// The rate or the burst is 0, so it is unknown when the tokens will be available.
     Paused,
     /// The limiter was closed.
     Closed(Closed),
@@ -156,7 +210,19 @@ pub enum NotYet {
 
 #[cfg(feature = "std")]
 impl NotYet {
-    /// Returns how long to wait, if waiting helps and if it is known. An HTTP `Retry-After` is this in seconds, rounded up.
+    /// Returns how long to wait, if that is known and waiting helps. An HTTP `Retry-After` is this time in seconds, rounded up.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::RateLimiter;
+    /// let limiter = RateLimiter::new(1, Duration::from_secs(60), 1)?;
+    /// limiter.try_take(1)?;
+    /// let wait = limiter.try_take(1).unwrap_err().retry_after().expect("it is not paused");
+    /// println!("Retry-After: {}", wait.as_secs() + 1);
+    /// // Waiting does not help if the request is above the burst:
+    /// assert!(limiter.try_take(2).unwrap_err().retry_after().is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -167,6 +233,15 @@ impl NotYet {
 }
 
 /// Error returned by [`RateLimiter::take`](crate::RateLimiter::take) and the blocking forms.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use token_bucket::{LimitError, RateLimiter};
+/// let limiter = RateLimiter::new(100, Duration::from_secs(1), 5)?;
+/// let error = limiter.wait(6).unwrap_err();
+/// assert!(matches!(error, LimitError::ExceedsBurst { requested: 6, burst: 5 }));
+/// # Ok::<(), token_bucket::RateError>(())
+/// ```
 #[cfg(feature = "std")]
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -182,7 +257,15 @@ pub enum LimitError {
     },
 }
 
-/// Error returned by [`TokenBucket::try_release`](crate::TokenBucket::try_release) and [`TokenBucket::try_release_many`](crate::TokenBucket::try_release_many).
+/// Error returned by [`TokenBucket::try_release`](crate::TokenBucket::try_release) and
+/// [`TokenBucket::try_release_many`](crate::TokenBucket::try_release_many).
+///
+/// ```
+/// # use token_bucket::{TokenBucket, TryReleaseError};
+/// let bucket = TokenBucket::new(4, 4)?;
+/// assert!(matches!(bucket.try_release(), Err(TryReleaseError::Full)));
+/// # Ok::<(), token_bucket::CapacityError>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum TryReleaseError {
@@ -200,6 +283,13 @@ pub enum TryReleaseError {
 }
 
 /// Error returned by [`TokenBucket::release`](crate::TokenBucket::release).
+///
+/// ```
+/// # use token_bucket::{ReleaseError, TokenBucket};
+/// let bucket = TokenBucket::with_capacity(4);
+/// bucket.close();
+/// assert!(matches!(bucket.release().wait(), Err(ReleaseError::Closed(_))));
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ReleaseError {
@@ -207,7 +297,17 @@ pub enum ReleaseError {
     Closed(Closed),
 }
 
-/// Error returned by [`TokenBucket::set_capacity`](crate::TokenBucket::set_capacity), [`TokenBucket::update_capacity`](crate::TokenBucket::update_capacity) and [`TokenBucket::grow_and_take`](crate::TokenBucket::grow_and_take).
+/// Error returned by [`TokenBucket::set_capacity`](crate::TokenBucket::set_capacity),
+/// [`TokenBucket::update_capacity`](crate::TokenBucket::update_capacity) and
+/// [`TokenBucket::grow_and_take`](crate::TokenBucket::grow_and_take).
+///
+/// ```
+/// # use token_bucket::{SetCapacityError, TokenBucket};
+/// let bucket = TokenBucket::new(4, 2)?;
+/// let error = bucket.set_capacity(5).unwrap_err();
+/// assert!(matches!(error, SetCapacityError::OutOfRange { requested: 5, .. }));
+/// # Ok::<(), token_bucket::CapacityError>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum SetCapacityError {
@@ -223,6 +323,18 @@ pub enum SetCapacityError {
 }
 
 /// Error returned by `wait_timeout` and `wait_deadline`.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use token_bucket::{TokenBucket, WaitError};
+/// let bucket = TokenBucket::with_capacity(0); // paused
+/// match bucket.take().wait_timeout(Duration::from_millis(1)) {
+///     Ok(_token) => println!("granted"),
+///     Err(WaitError::TimedOut) => println!("busy"),
+///     Err(error) => return Err(error),
+/// }
+/// # Ok::<(), WaitError<token_bucket::TakeError>>(())
+/// ```
 #[cfg(feature = "std")]
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -312,7 +424,7 @@ impl<E: fmt::Display> fmt::Display for WaitError<E> {
     }
 }
 
-/// An error shows what it holds, so its source is that of what it holds.
+/// `Display` shows the inner error, so `source` returns the source of the inner error.
 macro_rules! impl_error {
     ($($error:ident),*) => {$(
         impl Error for $error {

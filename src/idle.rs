@@ -15,24 +15,36 @@ use crate::waiter::WakeList;
 
 /// A future that waits for a state of a bucket, returned by [`TokenBucket::idle`] and [`TokenBucket::settled`].
 ///
-/// Await it, or block a thread with [`wait`](Self::wait). All such waiters are woken together when the state is reached; each is ready even if
-/// that state has passed by the time it is polled.
+/// ```
+/// # use token_bucket::TokenBucket;
+/// let bucket = TokenBucket::with_capacity(2);
+/// let token = bucket.try_take()?;
+/// std::thread::scope(|scope| {
+///     scope.spawn(|| drop(token));
+///     bucket.idle().wait();
+/// });
+/// assert_eq!(bucket.outstanding(), 0);
+/// # Ok::<(), token_bucket::TryTakeError>(())
+/// ```
+///
+/// Await it, or block a thread with [`wait`](Self::wait). All such waiters are woken together when the state is reached; each is
+/// ready even if that state has passed by the time it is polled.
 ///
 /// # Fairness
 ///
-/// It takes no token and holds up no other waiter.
+/// It takes no token and blocks no other waiter.
 ///
 /// # Memory ordering
 ///
-/// What was done before the tokens came back is seen afterwards, as by a taker of them.
+/// It happens-after everything that was done before the tokens were returned, as a take of them would.
 ///
 /// # Panics
 ///
-/// When it is polled again after it was ready.
+/// If it is polled again after it was ready.
 ///
 /// # Cancel safety
 ///
-/// Dropping it has no effect on others.
+/// Dropping it has no effect on other waiters.
 #[must_use = "futures do nothing unless polled, awaited or waited for"]
 pub struct Watch<'a> {
     bucket: &'a TokenBucket,
@@ -41,9 +53,23 @@ pub struct Watch<'a> {
 }
 
 /// Waits until no token is outstanding.
+///
+/// ```
+/// # use token_bucket::{Idle, TokenBucket};
+/// let bucket = TokenBucket::with_capacity(2);
+/// let idle: Idle<'_> = bucket.idle();
+/// idle.wait(); // returns at once: no token was taken
+/// ```
 pub type Idle<'a> = Watch<'a>;
 
 /// Waits until no deficit is left.
+///
+/// ```
+/// # use token_bucket::{Settled, TokenBucket};
+/// let bucket = TokenBucket::with_capacity(2);
+/// let settled: Settled<'_> = bucket.settled();
+/// settled.wait(); // returns at once: the capacity was not reduced
+/// ```
 pub type Settled<'a> = Watch<'a>;
 
 impl<'a> Watch<'a> {
@@ -67,7 +93,7 @@ impl<'a> Watch<'a> {
             return Poll::Ready(());
         }
         let mut wakes = WakeList::new();
-        // Neither is ever refused, and a close does not end them.
+        // Neither kind is ever refused, not even by a close.
         let _granted = ready!(self.stage.poll_queued(self.bucket, cx, &mut wakes, (self.kind, 0, 0)));
         self.stage.finish(Stage::Done);
         Poll::Ready(())
@@ -121,6 +147,17 @@ mod blocking {
     impl Watch<'_> {
         /// Blocks this thread until the state is reached.
         ///
+        /// ```
+        /// # use token_bucket::TokenBucket;
+        /// let bucket = TokenBucket::with_capacity(2);
+        /// let tokens = bucket.try_take_many(2)?;
+        /// bucket.set_capacity(1)?;
+        /// drop(tokens);
+        /// bucket.settled().wait();
+        /// assert_eq!(bucket.deficit(), 0);
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
+        ///
         /// # Panics
         ///
         /// If the future has completed before.
@@ -128,8 +165,21 @@ mod blocking {
             block::block_on(self);
         }
 
-        /// Blocks this thread until the state is reached, but no longer than `timeout`. Returns `false` on timeout. A timeout too large to
-        /// represent is treated as infinite.
+        /// Blocks this thread until the state is reached, but no longer than `timeout`. Returns `false` on timeout. A timeout too
+        /// large to represent is treated as infinite.
+        ///
+        /// ```
+        /// # use std::time::Duration;
+        /// # use token_bucket::TokenBucket;
+        /// let bucket = TokenBucket::with_capacity(2);
+        /// let token = bucket.try_take()?;
+        /// bucket.close();
+        /// if !bucket.idle().wait_timeout(Duration::from_millis(1)) {
+        ///     println!("{} jobs did not end in time", bucket.outstanding());
+        /// }
+        /// # drop(token);
+        /// # Ok::<(), token_bucket::TryTakeError>(())
+        /// ```
         ///
         /// # Panics
         ///
@@ -139,7 +189,18 @@ mod blocking {
             block::poll_until(self, Instant::now().checked_add(timeout)).is_some()
         }
 
-        /// Blocks this thread until the state is reached, but no longer than until `deadline`. Returns `false` on timeout.
+        /// Blocks this thread until the state is reached, but only until `deadline`. Returns `false` on timeout.
+        ///
+        /// ```
+        /// # use std::time::{Duration, Instant};
+        /// # use token_bucket::TokenBucket;
+        /// let bucket = TokenBucket::with_capacity(2);
+        /// let token = bucket.try_take()?;
+        /// let deadline = Instant::now() + Duration::from_millis(1);
+        /// assert!(!bucket.idle().wait_deadline(deadline));
+        /// # drop(token);
+        /// # Ok::<(), token_bucket::TryTakeError>(())
+        /// ```
         ///
         /// # Panics
         ///

@@ -1,4 +1,4 @@
-//! [`RateLimiter`]: a limit on how many tokens are granted per time, with waiters that sleep for one another.
+//! [`RateLimiter`]: a limit on how many tokens are granted per unit of time. One waiter sleeps for all.
 
 mod schedule;
 
@@ -23,61 +23,10 @@ use crate::sync::thread::{self, Thread};
 use crate::{Closed, LimitError, NotYet, RateError, Refill, WaitError};
 use schedule::{Outbox, Request, Schedule, Stage, Turn};
 
-/// The longest that a leader sleeps without looking at the time: runtimes differ in what they can represent.
+/// The longest sleep of a leader: runtimes differ in the durations that they can represent.
 const MAX_SLEEP: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Limits how many tokens are taken per time; for any runtime, and for threads.
-///
-/// A limiter is a bucket of `burst` tokens that starts full and regains `rate` tokens per `per`, evenly spread, up to `burst`.
-/// **A taken token comes back by time alone**: there is no guard to hold or to forget, and no driver to run.
-///
-/// Use [`try_take`](Self::try_take) to refuse a request, with the time after which to retry; [`take`](Self::take) to wait in async
-/// code; and [`wait`](Self::wait) to block a thread. Rate and burst can be changed at any time, also to 0, which is a pause.
-///
-/// # Waiting
-///
-/// All waiters share one queue, whatever their runtime. No task, thread or timer runs in the background: the waiter at the head of
-/// the queue, the *leader*, sleeps until its tokens are due, with the timer of its own runtime. When it is granted its tokens or
-/// is dropped, the next waiter takes over. Nothing is woken while no one waits.
-///
-/// Every call on the limiter and every poll of a waiter first grants what is due, in order. A leader that is late loses
-/// nothing that the burst has room for.
-///
-/// A timer is rarely exact: tokio's is up to 2 ms late. To make full use of the rate, let the burst be at least what becomes due
-/// in that time.
-///
-/// **Poll or drop what you started.** A leader that is kept without being polled is granted its tokens in the next call on the
-/// limiter by anyone else, and until then, the waiters behind it sleep.
-///
-/// # Exactness
-///
-/// In any time T, at most rate × T tokens (rounded up) plus one burst are granted, whatever is cancelled, late or concurrent. The
-/// fraction of a token that is due carries over, so that the long-run rate is exact.
-///
-/// If the rate changes, "rate × T" is the sum over the rates that were in force. If the burst changes, "one burst" is the largest one
-/// that was in force; see [`set_burst`](Self::set_burst).
-///
-/// The time of a grant is that of the call that made it. A future that has been granted its tokens and is polled later, or a thread that
-/// gets to run later, uses them later. Time is what [`Instant`] measures.
-///
-/// # Fairness
-///
-/// Waiters are granted their tokens in the order in which they were first polled (or first blocked), even if they ask for
-/// different numbers of tokens. No caller, not even `try_take`, can overtake a waiter. The exception are waiters that ask for
-/// more than the burst, which are possible only if the burst was lowered after they came: they are deferred without blocking the
-/// others, and regain their place once the burst is large enough.
-///
-/// # Memory ordering
-///
-/// Every call happens-after the calls that came before it in the (single, total) order in which they locked the limiter.
-///
-/// # Panics
-///
-/// No number panics. If a [`Waker`] panics in a call that wakes it, the other waiters are still woken, and the panic goes on in that call;
-/// tokens that the call was to return come back by time. The limiter stays usable. Wakers and `sleep` functions run without a lock
-/// held, and may call the limiter.
-///
-/// # Examples
+/// Limits how many tokens are taken per unit of time, on any runtime and on threads.
 ///
 /// ```
 /// use std::time::Duration;
@@ -113,9 +62,58 @@ const MAX_SLEEP: Duration = Duration::from_secs(24 * 60 * 60);
 ///         scope.spawn(|| limiter.wait(1));
 ///     }
 /// });
-/// assert!(start.elapsed() >= Duration::from_millis(15)); // one at once, then one every 5 ms
+/// assert!(start.elapsed() >= Duration::from_millis(15)); // 1 at once, then 1 every 5 ms
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// A limiter is a bucket of `burst` tokens that starts full and regains `rate` tokens per `per`, evenly spread, up to `burst`. **A
+/// taken token comes back by time alone**: there is no guard to hold or to forget, and no driver to run.
+///
+/// Use [`try_take`](Self::try_take) to refuse a request, with the time after which to retry; [`take`](Self::take) to wait in async
+/// code; and [`wait`](Self::wait) to block a thread. Rate and burst can be changed at any time, even to 0, which is a pause.
+///
+/// # Waiting
+///
+/// All waiters share one queue, whatever their runtime. No task, thread or timer runs in the background: the waiter at the head of
+/// the queue, the *leader*, sleeps until its tokens are due, with the timer of its own runtime. When it is granted its tokens or is
+/// dropped, the next waiter takes over. Nothing runs while the queue is empty.
+///
+/// Every call on the limiter and every poll of a waiter first grants what is due, in order. A leader that is late loses nothing
+/// that the burst has room for.
+///
+/// A timer is rarely exact: tokio's is up to 2 ms late. To make full use of the rate, let the burst be at least what becomes due in
+/// that time.
+///
+/// **Poll or drop what you started.** A leader that is kept without being polled is granted its tokens by the next call of another
+/// task or thread on the limiter. Until then, the waiters behind it sleep.
+///
+/// # Exactness
+///
+/// In any time T, at most rate × T tokens (rounded up) plus one burst are granted, whatever is cancelled, late or concurrent. The
+/// fraction of a token that is due carries over, so that the long-run rate is exact.
+///
+/// If the rate changes, "rate × T" is the sum over the rates that were in force. If the burst changes, "one burst" is the largest
+/// one that was in force; see [`set_burst`](Self::set_burst).
+///
+/// The time of a grant is that of the call that made it. A future that has been granted its tokens and is polled later, or a thread
+/// that gets to run later, uses them later. Time is what [`Instant`] measures.
+///
+/// # Fairness
+///
+/// Waiters are granted their tokens in the order in which they were first polled (or first blocked), even if they ask for different
+/// numbers of tokens. No caller, not even `try_take`, can overtake a waiter. There is one exception: waiters that ask for more than
+/// the burst, because it was lowered after they had queued, are deferred without blocking the others, and regain their places once
+/// the burst is large enough.
+///
+/// # Memory ordering
+///
+/// Every call happens-after the calls that came before it in the (single, total) order in which they locked the limiter.
+///
+/// # Panics
+///
+/// No argument causes a panic. If a [`Waker`] panics in a call that wakes it, the other waiters are still woken, and the panic
+/// continues in that call; tokens that the call had taken come back by time. The limiter stays usable. Wakers and `sleep` functions
+/// run without a lock held, and may call the limiter.
 pub struct RateLimiter {
     origin: Instant,
     schedule: Mutex<Schedule>,
@@ -124,20 +122,20 @@ pub struct RateLimiter {
 impl RateLimiter {
     /// Creates a limiter of `rate` tokens per `per`, evenly spread, and at most `burst` at once. It starts with `burst` tokens.
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::{RateError, RateLimiter};
+    /// let limiter = RateLimiter::new(64 << 20, Duration::from_secs(1), 1 << 20)?; // 64 MiB a second
+    /// assert_eq!(limiter.available(), 1 << 20);
+    /// assert!(matches!(RateLimiter::new(10, Duration::ZERO, 1), Err(RateError::PeriodIsZero)));
+    /// # Ok::<(), RateError>(())
+    /// ```
+    ///
     /// Any `rate` and any `burst` are accepted. At a rate of 0, no tokens come back; while the burst is 0, none are granted.
     ///
     /// # Errors
     ///
     /// If `per` is 0 or above [`Refill::MAX_PERIOD`].
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use token_bucket::{RateError, RateLimiter};
-    /// assert!(RateLimiter::new(64 << 20, Duration::from_secs(1), 1 << 20).is_ok()); // 64 MiB a second
-    /// assert_eq!(RateLimiter::new(10, Duration::ZERO, 1).unwrap_err(), RateError::PeriodIsZero);
-    /// ```
     pub fn new(rate: usize, per: Duration, burst: usize) -> Result<Self, RateError> {
         let schedule = Schedule::new(Refill::new(rate, per)?, burst);
         Ok(Self { origin: Instant::now(), schedule: Mutex::new(schedule) })
@@ -145,24 +143,22 @@ impl RateLimiter {
 
     /// Takes `n` tokens if they are available and no waiter comes first. Never waits.
     ///
-    /// # Errors
-    ///
-    /// [`NotYet::RetryAfter`] tells when the tokens will be available, after those for all waiters in the queue, if nothing else
-    /// changes. [`NotYet::Paused`] if that cannot be told, as the rate or the burst is 0. [`NotYet::ExceedsBurst`]
-    /// and [`NotYet::Closed`]. Nothing is taken then.
-    ///
-    /// # Examples
-    ///
     /// ```
     /// # use std::time::Duration;
     /// # use token_bucket::{NotYet, RateLimiter};
     /// let limiter = RateLimiter::new(1, Duration::from_secs(60), 1)?;
     /// limiter.try_take(1)?;
-    /// let wait = limiter.try_take(1).unwrap_err().retry_after().expect("it is neither paused nor closed");
+    /// let Err(NotYet::RetryAfter(wait)) = limiter.try_take(1) else { panic!("granted") };
     /// assert!(wait <= Duration::from_secs(60));
-    /// assert!(matches!(limiter.try_take(2), Err(NotYet::ExceedsBurst { requested: 2, burst: 1 })));
+    /// assert!(matches!(limiter.try_take(2), Err(NotYet::ExceedsBurst { burst: 1, .. })));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`NotYet::RetryAfter`] says how long it takes until the tokens are available, after those of all queued waiters, if nothing
+    /// else changes. [`NotYet::Paused`] if that is unknown, because the rate or the burst is 0. [`NotYet::ExceedsBurst`] and
+    /// [`NotYet::Closed`]. Nothing is taken in any of these cases.
     #[inline]
     pub fn try_take(&self, n: usize) -> Result<(), NotYet> {
         let now = Instant::now();
@@ -181,11 +177,22 @@ impl RateLimiter {
         self.with(now, |schedule, _| schedule.try_take(n))
     }
 
-    /// Takes `n` tokens, and waits for them in the queue if need be. `sleep` is the timer of the runtime: `tokio::time::sleep`,
+    /// Takes `n` tokens, and waits for them in the queue if necessary. `sleep` is the timer of the runtime: `tokio::time::sleep`,
     /// `smol::Timer::after`, or any other function that returns a future which is ready after the given time.
     ///
-    /// The future calls `sleep` only while it is the leader. A sleep may end early or late: the future then sleeps again, or is granted
-    /// what has become due.
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::RateLimiter;
+    /// # smol::block_on(async {
+    /// let limiter = RateLimiter::new(100, Duration::from_secs(1), 5)?;
+    /// limiter.take(3, smol::Timer::after).await?;
+    /// limiter.take(3, smol::Timer::after).await?; // waits for the sixth token
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// The future calls `sleep` only while it is the leader. A sleep may end early or late: the future then sleeps again, or is
+    /// granted what has become due.
     ///
     /// # Errors
     ///
@@ -194,8 +201,8 @@ impl RateLimiter {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up its place in the queue, and tokens that it has just been granted go to the next waiters. (Not if
-    /// the bucket has become full since: then they have come back by time.) So use the runtime's own timeout:
+    /// Dropping the future gives up its place in the queue, and tokens that it has just been granted go to the next waiters.
+    /// (Unless the limiter has been full since: then they have come back by time.) So use the runtime's own timeout:
     ///
     /// ```
     /// # use std::time::Duration;
@@ -223,7 +230,17 @@ impl RateLimiter {
 
     /// Takes `n` tokens, and blocks this thread until they are granted.
     ///
-    /// Do not call this from within an async task: it would block the executor.
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::RateLimiter;
+    /// let limiter = RateLimiter::new(100, Duration::from_secs(1), 5)?;
+    /// for _ in 0..7 {
+    ///     limiter.wait(1)?; // 5 at once, then one every 10 ms
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// **Do not call this from an async task**: it would block the executor.
     ///
     /// # Errors
     ///
@@ -238,6 +255,16 @@ impl RateLimiter {
     /// Takes `n` tokens, and blocks this thread until they are granted, but no longer than `timeout`. A timeout too large to
     /// represent is treated as infinite.
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::{RateLimiter, WaitError};
+    /// let limiter = RateLimiter::new(1, Duration::from_secs(60), 1)?;
+    /// limiter.wait(1)?;
+    /// let result = limiter.wait_timeout(1, Duration::from_millis(1));
+    /// assert!(matches!(result, Err(WaitError::TimedOut)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`WaitError::TimedOut`], and the errors of [`take`](Self::take) as [`WaitError::Failed`].
@@ -245,8 +272,18 @@ impl RateLimiter {
         self.wait_until(n, Instant::now().checked_add(timeout))
     }
 
-    /// Takes `n` tokens, and blocks this thread until they are granted, but no longer than to the `deadline`. If tokens are
-    /// available the call succeeds even when the deadline has already passed.
+    /// Takes `n` tokens, and blocks this thread until they are granted, but only until `deadline`. If tokens are available the call
+    /// succeeds even when the deadline has already passed.
+    ///
+    /// ```
+    /// # use std::time::{Duration, Instant};
+    /// # use token_bucket::RateLimiter;
+    /// let limiter = RateLimiter::new(1, Duration::from_secs(60), 1)?;
+    /// let deadline = Instant::now() + Duration::from_millis(1);
+    /// assert!(limiter.wait_deadline(1, deadline).is_ok());
+    /// assert!(limiter.wait_deadline(1, deadline).is_err()); // the same deadline for both
+    /// # Ok::<(), token_bucket::RateError>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -255,11 +292,21 @@ impl RateLimiter {
         self.wait_until(n, Some(deadline))
     }
 
-    /// Changes the rate to `rate` tokens per `per`, from now on. A rate of 0 stops the refill: available tokens can still be
-    /// taken, and waiters wait for the next change.
+    /// Changes the rate to `rate` tokens per `per`, from now on. A rate of 0 stops the refill: available tokens can still be taken,
+    /// and waiters wait for the next change.
     ///
-    /// Tokens that are due until now were due at the old rate. The leader is woken to sleep anew, so that waiters profit
-    /// from a higher rate at once.
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::RateLimiter;
+    /// let second = Duration::from_secs(1);
+    /// let limiter = RateLimiter::new(100, second, 5)?;
+    /// limiter.set_rate(200, second)?;
+    /// assert_eq!(limiter.rate(), (200, second));
+    /// # Ok::<(), token_bucket::RateError>(())
+    /// ```
+    ///
+    /// The time before the change is credited at the old rate. The leader is woken to adjust its sleep, so waiters benefit from a
+    /// higher rate at once.
     ///
     /// # Errors
     ///
@@ -269,16 +316,7 @@ impl RateLimiter {
         self.with(now, |schedule, _| schedule.set_rate(now, rate, per))
     }
 
-    /// Changes how many tokens can be available at once. A burst of 0 is a pause: everyone waits, in order.
-    ///
-    /// The available tokens change by as much as the burst does. So a larger burst can be used at once; after a smaller one, tokens may
-    /// first have to come back until any are available; and repeated changes net out: lowering the burst and raising it
-    /// again grants no extra token.
-    ///
-    /// A waiter that asks for more than the new burst is deferred, without blocking the others, and regains its place in the queue
-    /// once the burst is large enough. (A request that comes later fails at once, unless the burst is 0.)
-    ///
-    /// # Examples
+    /// Changes how many tokens can be available at once. A burst of 0 is a pause: every request waits, in order.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -286,36 +324,89 @@ impl RateLimiter {
     /// let limiter = RateLimiter::new(1, Duration::from_secs(3600), 10)?;
     /// limiter.try_take(8)?;
     /// limiter.set_burst(5);
-    /// assert_eq!(limiter.available(), 0); // 3 have to come back before the next one is
+    /// assert_eq!(limiter.available(), 0); // 3 must come back before the next one is
     /// limiter.set_burst(10);
     /// assert_eq!(limiter.available(), 2);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    ///
+    /// The available tokens change by as much as the burst does. So a larger burst can be used at once; after a smaller one, it may
+    /// take some time until tokens are available again; and repeated changes net out: lowering the burst and raising it again
+    /// grants no extra token.
+    ///
+    /// A waiter that asks for more than the new burst is deferred, without blocking the others, and regains its place in the queue
+    /// once the burst is large enough. (A request that comes later fails at once, unless the burst is 0.)
     pub fn set_burst(&self, burst: usize) {
         self.with(self.now(), |schedule, _| schedule.set_burst(burst));
     }
 
     /// Returns the rate in force, as it was given: a number of tokens and a period.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::RateLimiter;
+    /// let limiter = RateLimiter::new(90, Duration::from_secs(60), 5)?;
+    /// let (tokens, per) = limiter.rate();
+    /// assert_eq!((tokens, per.as_secs()), (90, 60));
+    /// # Ok::<(), token_bucket::RateError>(())
+    /// ```
     pub fn rate(&self) -> (usize, Duration) {
         self.lock().rate()
     }
 
     /// Returns how many tokens can be available at once.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::RateLimiter;
+    /// let limiter = RateLimiter::new(100, Duration::from_secs(1), 5)?;
+    /// limiter.set_burst(8);
+    /// assert_eq!(limiter.burst(), 8);
+    /// # Ok::<(), token_bucket::RateError>(())
+    /// ```
     pub fn burst(&self) -> usize {
         self.lock().burst()
     }
 
     /// Returns how many tokens are available now.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::RateLimiter;
+    /// let limiter = RateLimiter::new(1, Duration::from_secs(60), 5)?;
+    /// limiter.try_take(2)?;
+    /// assert_eq!(limiter.available(), 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn available(&self) -> usize {
         self.with(self.now(), |schedule, _| schedule.available())
     }
 
     /// Returns how many tasks and threads wait for tokens.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::RateLimiter;
+    /// let limiter = RateLimiter::new(1, Duration::from_secs(60), 1)?;
+    /// limiter.wait(1)?;
+    /// assert!(limiter.wait_timeout(1, Duration::from_millis(1)).is_err());
+    /// assert_eq!(limiter.waiting(), 0); // the timed-out request is no longer queued
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn waiting(&self) -> usize {
         self.with(self.now(), |schedule, _| schedule.waiting())
     }
 
     /// Closes the limiter for good: from now on nothing is granted, and every waiter is woken and gets [`Closed`].
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::{NotYet, RateLimiter};
+    /// let limiter = RateLimiter::new(100, Duration::from_secs(1), 5)?;
+    /// assert!(limiter.close());
+    /// assert!(matches!(limiter.try_take(1), Err(NotYet::Closed(_))));
+    /// # Ok::<(), token_bucket::RateError>(())
+    /// ```
     ///
     /// Returns true for the call that closed it.
     #[allow(clippy::must_use_candidate, reason = "the call is for its effect")]
@@ -323,17 +414,16 @@ impl RateLimiter {
         self.close_for(Closed::new(None))
     }
 
-    /// Closes the limiter as [`close`](Self::close) does, with a cause, which everyone gets as the
-    /// [`source`](Error::source) of [`Closed`].
-    ///
-    /// # Examples
+    /// Closes the limiter as [`close`](Self::close) does, with a cause that every caller gets as the [`source`](Error::source) of
+    /// [`Closed`].
     ///
     /// ```
     /// # use std::time::Duration;
     /// # use token_bucket::RateLimiter;
     /// let limiter = RateLimiter::new(10, Duration::from_secs(1), 10)?;
     /// assert!(limiter.close_with("the API key was revoked"));
-    /// assert!(limiter.try_take(1).unwrap_err().to_string().ends_with("the API key was revoked"));
+    /// let error = limiter.try_take(1).unwrap_err().to_string();
+    /// assert!(error.ends_with("the API key was revoked"));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[allow(clippy::must_use_candidate, reason = "the call is for its effect")]
@@ -342,6 +432,15 @@ impl RateLimiter {
     }
 
     /// Returns whether the limiter was closed.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::RateLimiter;
+    /// let limiter = RateLimiter::new(100, Duration::from_secs(1), 5)?;
+    /// limiter.close();
+    /// assert!(limiter.is_closed());
+    /// # Ok::<(), token_bucket::RateError>(())
+    /// ```
     pub fn is_closed(&self) -> bool {
         self.lock().is_closed()
     }
@@ -358,7 +457,7 @@ impl RateLimiter {
         }
     }
 
-    /// Blocks this thread until `n` tokens are granted; `None` if they are not at the deadline.
+    /// Blocks this thread until `n` tokens are granted; `None` if the deadline passes first.
     fn block(&self, n: usize, deadline: Option<Instant>) -> Option<Result<(), LimitError>> {
         if self.take_now(n) {
             return Some(Ok(()));
@@ -386,20 +485,19 @@ impl RateLimiter {
         self.origin.elapsed()
     }
 
-    /// The lock guards plain data, and no user code runs under it, so there is nothing that poison could mean.
+    /// The lock guards plain data, and no user code runs under it, so poison would mean nothing.
     #[inline]
     fn lock(&self) -> MutexGuard<'_, Schedule> {
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes `n` tokens if that is all there is to do.
+    /// Takes `n` tokens if they are available and no waiter comes first.
     #[inline]
     fn take_now(&self, n: usize) -> bool {
         self.lock_and_tick(Instant::now()).take(n)
     }
 
-    /// Locks for a caller that takes tokens. If none has become due since, a tick would change nothing for it, and comparing instants
-    /// is cheaper.
+    /// Locks for a caller that takes tokens. Ticks only if a token may have become due: comparing instants is cheaper.
     #[inline]
     fn lock_and_tick(&self, now: Instant) -> MutexGuard<'_, Schedule> {
         let mut schedule = self.lock();
@@ -456,7 +554,7 @@ struct Place<'a> {
 
 impl Place<'_> {
     fn poll(&mut self, now: Duration, waker: &Waker) -> Turn {
-        // It is cloned before the lock is taken, and what is left in it is dropped after.
+        // Cloned before the lock is taken. If it is not used, it is dropped afterwards.
         let mut waker = Some(waker.clone());
         self.limiter.with_tick(now, |schedule, outbox| schedule.poll(&mut self.request, &mut waker, outbox))
     }
@@ -474,11 +572,24 @@ impl Drop for Place<'_> {
 
 /// A future that waits for tokens, returned by [`RateLimiter::take`].
 ///
+/// ```
+/// # use std::time::Duration;
+/// # use token_bucket::RateLimiter;
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// let limiter = RateLimiter::new(100, Duration::from_secs(1), 5)?;
+/// let request = limiter.take(2, tokio::time::sleep);
+/// assert_eq!(limiter.available(), 5); // nothing is taken before the first poll
+/// request.await?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// It takes its place in the queue when it is first polled.
 ///
 /// # Panics
 ///
-/// When it is polled again after it was ready.
+/// If it is polled again after it was ready.
 ///
 /// # Cancel safety
 ///
@@ -490,7 +601,7 @@ pub struct RateTake<'a, S, F> {
     timer: Option<Timer<F>>,
 }
 
-/// A sleep, and until when.
+/// A sleep, and the time at which it ends.
 struct Timer<F> {
     alarm: Duration,
     sleep: Pin<Box<F>>,
@@ -529,7 +640,7 @@ where
 {
     #[cold]
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LimitError>> {
-        // A sleep that ended early is followed by another one. If that ends at once, other tasks have their turn first.
+        // A sleep that ended early is followed by another one. If that one ends at once, too, other tasks get a turn first.
         for _ in 0..2 {
             let alarm = match self.place.poll(self.place.limiter.now(), cx.waker()) {
                 Turn::Pending(Some(alarm)) => alarm,
@@ -551,7 +662,7 @@ where
         Poll::Pending
     }
 
-    /// The sleep until `alarm`: the one that has begun if it is for that time.
+    /// Returns the sleep until `alarm`, which may have begun already.
     fn set_timer(&mut self, alarm: Duration) -> &mut Pin<Box<F>> {
         let timer = self.timer.take().filter(|timer| timer.alarm == alarm);
         let timer = timer.unwrap_or_else(|| {
@@ -586,7 +697,7 @@ impl<S, F> fmt::Debug for RateTake<'_, S, F> {
 
 struct Unpark {
     thread: Thread,
-    /// Set before the thread is unparked, as another waker that this thread runs may park and so use up the unpark.
+    /// Set before the thread is unparked, because another waker that this thread runs may park and so use up the unpark.
     woken: Slot<()>,
 }
 

@@ -16,33 +16,8 @@ use crate::{RateError, TokenBucket};
 /// **To limit a rate, use [`RateLimiter`](crate::RateLimiter), which needs neither a driver nor care with guards.** A `Refill` is
 /// the part to build on without `std`, or where something else already keeps the time.
 ///
-/// A `Refill` is owned by the task that drives it, which passes in the current time: [`tick`](Self::tick) adds the tokens that
-/// became due since the previous tick. The interval between ticks does not affect the numbers; a late tick adds everything that
-/// is due.
-///
-/// **Callers must [`forget()`](crate::Token::forget) each token.** A token that is merely dropped goes straight back and nothing
-/// is limited.
-///
-/// The capacity of the bucket is the size of a burst. A tick fills the bucket up to its capacity and never above it (a
-/// [deficit](TokenBucket::deficit) is paid first); tokens for which there is no room are lost. The capacity can be changed at any
-/// time with [`set_capacity`](TokenBucket::set_capacity), and the rate with [`set_rate`](Self::set_rate).
-///
-/// In any time T, at most rate × T tokens (rounded up) plus one burst are taken, provided that no tick is late. After a late tick
-/// the overdue tokens arrive together, so up to two bursts may pass.
-///
-/// # Time
-///
-/// Times are measured from an arbitrary origin, the same for all ticks: a hardware counter, the uptime, or virtual time in a test.
-/// The first tick (or change of the rate) starts the clock, and nothing is due then.
-///
-/// A tick at the same time as the one before adds nothing. A time before the latest one seen counts as the latest: it adds nothing
-/// and removes nothing, and tokens become due again once the time has passed the latest one, so no span of time is credited
-/// twice. A leap forward is credited like any other time, but at most [584 years](Self::MAX_PERIOD) of it per tick.
-///
-/// With `std`, [`tick_now`](Self::tick_now) and [`set_rate_now`](Self::set_rate_now) read the clock. Their origin is their first
-/// call; on one `Refill`, use either these or the forms that are passed the time.
-///
-/// # Examples
+/// **Callers must [`forget()`](crate::Token::forget) each token.** A token that is merely dropped goes straight back and nothing is
+/// limited.
 ///
 /// A thousand tokens per second, at most 50 at once:
 ///
@@ -94,6 +69,29 @@ use crate::{RateError, TokenBucket};
 /// driver.join().unwrap();
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// A `Refill` is owned by the task that drives it, which passes in the current time: [`tick`](Self::tick) adds the tokens that
+/// became due since the previous tick. The interval between ticks does not affect the numbers; a late tick adds everything that is
+/// due.
+///
+/// The capacity of the bucket is the size of a burst. A tick fills the bucket up to its capacity and never above it (a
+/// [deficit](TokenBucket::deficit) is paid first); tokens for which there is no room are lost. The capacity can be changed at any
+/// time with [`set_capacity`](TokenBucket::set_capacity), and the rate with [`set_rate`](Self::set_rate).
+///
+/// In any time T, at most rate × T tokens (rounded up) plus one burst are taken, provided that no tick is late. After a late tick
+/// the overdue tokens arrive together, so up to two bursts may pass.
+///
+/// # Time
+///
+/// Times are measured from an arbitrary origin, the same for all ticks: a hardware counter, the uptime, or virtual time in a test.
+/// The first tick (or change of the rate) starts the clock, and nothing is due then.
+///
+/// A tick at the same time as the one before adds nothing. A time before the latest one seen counts as the latest: it adds nothing
+/// and removes nothing, and tokens become due again once the time has passed the latest one, so no span of time is credited twice.
+/// A leap forward is credited like any other time, but at most [584 years](Self::MAX_PERIOD) of it per tick.
+///
+/// With `std`, [`tick_now`](Self::tick_now) and [`set_rate_now`](Self::set_rate_now) read the clock. Their origin is their first
+/// call; on one `Refill`, use either these or the forms that are passed the time.
 #[derive(Debug)]
 pub struct Refill {
     rate: Rate,
@@ -116,6 +114,20 @@ struct Rate {
 }
 
 /// The result of a tick of a [`Refill`].
+///
+/// ```
+/// # use std::time::Duration;
+/// # use token_bucket::{Refill, TokenBucket};
+/// # let bucket = TokenBucket::with_capacity(5);
+/// # bucket.try_take_many(3)?.forget();
+/// let second = Duration::from_secs(1);
+/// let mut refill = Refill::new(4, second)?;
+/// refill.tick(&bucket, second * 10); // starts the clock
+/// let tick = refill.tick(&bucket, second * 11);
+/// assert_eq!((tick.added, tick.lost), (3, 1)); // there was room for three
+/// assert_eq!(tick.next, Some(second * 11 + second / 4));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Tick {
@@ -140,9 +152,24 @@ impl Rate {
 
 impl Refill {
     /// The longest period of a rate: 2⁶⁴ − 1 nanoseconds, about 584 years.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::Refill;
+    /// assert!(Refill::new(1, Refill::MAX_PERIOD).is_ok());
+    /// assert!(Refill::new(1, Refill::MAX_PERIOD + Duration::from_nanos(1)).is_err());
+    /// ```
     pub const MAX_PERIOD: Duration = Duration::from_nanos(u64::MAX);
 
-    /// Creates a refill of `tokens` tokens per `per`, evenly spread. 0 tokens are a pause.
+    /// Creates a refill of `tokens` tokens per `per`, evenly spread. With 0 tokens, the refill is paused.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::Refill;
+    /// let refill = Refill::new(90, Duration::from_secs(60))?; // one every 667 ms
+    /// assert!(Refill::new(90, Duration::ZERO).is_err());
+    /// # Ok::<(), token_bucket::RateError>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -161,22 +188,20 @@ impl Refill {
     }
 
     /// Returns the rate in force, as it was given: a number of tokens and a period.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::Refill;
+    /// let refill = Refill::new(90, Duration::from_secs(60))?;
+    /// assert_eq!(refill.rate(), (90, Duration::from_secs(60)));
+    /// # Ok::<(), token_bucket::RateError>(())
+    /// ```
     #[must_use]
     pub fn rate(&self) -> (usize, Duration) {
         (self.rate.tokens, Duration::from_nanos(self.rate.nanos))
     }
 
     /// Changes the rate from `now` on.
-    ///
-    /// Tokens that became due before `now` are due at the old rate and are added to the bucket by the next tick. The fraction of
-    /// the next token that is due is kept, through a pause as well: exactly if the period stays the same, otherwise rounded down by
-    /// less than the new rate yields in a nanosecond.
-    ///
-    /// # Errors
-    ///
-    /// As for [`new`](Self::new). Then the old rate stays in force and the clock is where it was.
-    ///
-    /// # Examples
     ///
     /// ```
     /// # use std::time::Duration;
@@ -190,6 +215,14 @@ impl Refill {
     /// assert_eq!(refill.tick(&bucket, second * 5).added, 3 * 10 + 2 * 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    ///
+    /// Tokens that became due before `now` are due at the old rate and are added to the bucket by the next tick. The fraction of
+    /// the next token that is due is kept, through a pause as well: exactly if the period stays the same, otherwise rounded down by
+    /// less than the new rate yields in a nanosecond.
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Self::new). The old rate stays in force then, and the clock does not advance.
     #[allow(clippy::missing_panics_doc, reason = "it never panics")]
     pub fn set_rate(&mut self, now: Duration, tokens: usize, per: Duration) -> Result<(), RateError> {
         let rate = Rate::new(tokens, per)?;
@@ -206,6 +239,18 @@ impl Refill {
 
     /// Adds the tokens that became due until `now` to the bucket.
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::{Refill, TokenBucket};
+    /// let bucket = TokenBucket::with_capacity(5);
+    /// bucket.try_take_many(5)?.forget();
+    /// let mut refill = Refill::new(100, Duration::from_secs(1))?;
+    /// refill.tick(&bucket, Duration::from_millis(0)); // starts the clock
+    /// assert_eq!(refill.tick(&bucket, Duration::from_millis(25)).added, 2);
+    /// assert_eq!(refill.tick(&bucket, Duration::from_millis(30)).added, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// Waiters get them at once, in order. Like the drop of a token, this also works on a closed bucket.
     pub fn tick(&mut self, bucket: &TokenBucket, now: Duration) -> Tick {
         self.advance(now);
@@ -214,7 +259,7 @@ impl Refill {
         Tick { added, lost: saturate(due - added as u128), next: self.due_at(1) }
     }
 
-    /// Adds the time until `now` to what is due.
+    /// Credits the time until `now`.
     #[inline]
     fn advance(&mut self, now: Duration) {
         let now = now.as_nanos();
@@ -222,7 +267,7 @@ impl Refill {
         let passed = u64::try_from(now.saturating_sub(latest)).unwrap_or(u64::MAX);
         self.latest = Some(latest.max(now));
         let fraction = u128::from(self.fraction) + u128::from(passed) * self.rate.tokens as u128;
-        // A division of 64 bits is several times as fast as one of 128, and no token is due most of the time.
+        // A 64-bit division is several times as fast as a 128-bit one, and most of the time no token is due.
         match u64::try_from(fraction) {
             Ok(fraction) if fraction < self.denominator => self.fraction = fraction,
             Ok(fraction) => {
@@ -270,7 +315,7 @@ fn duration(nanos: u128) -> Option<Duration> {
     Some(Duration::new(u64::try_from(nanos / NANOS_PER_SEC).ok()?, below_a_second))
 }
 
-/// By a division of 64 bits if that will do.
+/// Uses the faster 64-bit division where it suffices.
 fn div_ceil(n: u128, by: u64) -> u128 {
     match u64::try_from(n) {
         Ok(n) => n.div_ceil(by).into(),
@@ -284,7 +329,7 @@ fn saturate(n: u128) -> usize {
 
 #[cfg(feature = "std")]
 impl Refill {
-    /// Collects the tokens that became due until `now`: what a tick does, for an owner that has a place of its own for them.
+    /// Takes the tokens that became due until `now`: a tick for an owner that stores the tokens itself.
     #[inline]
     pub(crate) fn collect(&mut self, now: Duration) -> usize {
         self.advance(now);
@@ -292,6 +337,18 @@ impl Refill {
     }
 
     /// Adds the tokens that became due until now: [`tick`](Self::tick) with the current time.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::{Refill, TokenBucket};
+    /// let bucket = TokenBucket::with_capacity(5);
+    /// bucket.try_take()?.forget();
+    /// let mut refill = Refill::new(1000, Duration::from_secs(1))?;
+    /// refill.tick_now(&bucket); // starts the clock
+    /// std::thread::sleep(Duration::from_millis(2));
+    /// assert_eq!(refill.tick_now(&bucket).added, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// [`Tick::next`] counts from the first call; use [`next_at`](Self::next_at) instead.
     pub fn tick_now(&mut self, bucket: &TokenBucket) -> Tick {
@@ -307,6 +364,15 @@ impl Refill {
 
     /// Changes the rate from now on: [`set_rate`](Self::set_rate) with the current time.
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::Refill;
+    /// let mut refill = Refill::new(100, Duration::from_secs(1))?;
+    /// refill.set_rate_now(0, Duration::from_secs(1))?; // a pause
+    /// assert_eq!(refill.rate().0, 0);
+    /// # Ok::<(), token_bucket::RateError>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As for [`set_rate`](Self::set_rate).
@@ -316,6 +382,17 @@ impl Refill {
     }
 
     /// Returns the instant at which the next token is due; the driver may sleep until then.
+    ///
+    /// ```
+    /// # use std::time::{Duration, Instant};
+    /// # use token_bucket::{Refill, TokenBucket};
+    /// # let bucket = TokenBucket::with_capacity(5);
+    /// let mut refill = Refill::new(1, Duration::from_secs(60))?;
+    /// assert_eq!(refill.next_at(), None); // the clock has not started
+    /// refill.tick_now(&bucket);
+    /// assert!(refill.next_at().is_some_and(|next| next > Instant::now()));
+    /// # Ok::<(), token_bucket::RateError>(())
+    /// ```
     ///
     /// `None` if the rate is 0, before the first `tick_now`, or if the instant cannot be represented. The instant is in the past if
     /// the token has become due since the last tick.

@@ -15,12 +15,25 @@ use crate::{ReleaseError, TokenBucket, TryReleaseError};
 
 /// A future that puts one token into a bucket, returned by [`TokenBucket::release`].
 ///
+/// ```
+/// # use token_bucket::TokenBucket;
+/// let bucket = TokenBucket::new(1, 1)?; // full
+/// std::thread::scope(|scope| {
+///     let release = scope.spawn(|| bucket.release().wait()); // waits for room
+///     bucket.take().wait()?.forget();
+///     release.join().unwrap()?;
+///     Ok::<(), Box<dyn std::error::Error>>(())
+/// })?;
+/// assert_eq!(bucket.available(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// It waits while the bucket is full. Await it, or block a thread with [`wait`](Self::wait).
 ///
 /// # Fairness
 ///
-/// Releasers wait in a queue of their own, and are woken in the order of their arrival, as many as there is room for. A caller that comes when there is room
-/// need not queue. A releaser that finds the bucket full again keeps its place.
+/// Releasers wait in a queue of their own, and are woken in the order of their arrival, as many as there is room for. A caller that
+/// comes when there is room need not queue. A releaser that finds the bucket full again keeps its place.
 ///
 /// # Errors
 ///
@@ -28,7 +41,7 @@ use crate::{ReleaseError, TokenBucket, TryReleaseError};
 ///
 /// # Panics
 ///
-/// When it is polled again after it was ready.
+/// If it is polled again after it was ready.
 ///
 /// # Cancel safety
 ///
@@ -44,10 +57,10 @@ impl<'a> Release<'a> {
         Self { bucket, stage: Stage::Fresh }
     }
 
-    /// If this is new, deposits without waiting, or fails for good.
+    /// If the future is new, puts the token in without waiting, or fails for good.
     fn release_now(&mut self) -> Option<Result<(), ReleaseError>> {
         let Stage::Fresh = self.stage else { return None };
-        // Done before other wakers run, which may panic.
+        // Set before wakers run, which may panic.
         self.stage = Stage::Done;
         match self.bucket.try_release() {
             Ok(()) => Some(Ok(())),
@@ -116,6 +129,15 @@ mod blocking {
     impl Release<'_> {
         /// Blocks this thread until the token is in the bucket.
         ///
+        /// ```
+        /// # use token_bucket::TokenBucket;
+        /// let bucket = TokenBucket::with_capacity(2);
+        /// bucket.try_take()?.forget();
+        /// bucket.release().wait()?; // replaces the forgotten token
+        /// assert_eq!(bucket.available(), 2);
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
+        ///
         /// # Errors
         ///
         /// The errors of the future.
@@ -130,8 +152,17 @@ mod blocking {
             }
         }
 
-        /// Blocks this thread until the token is in the bucket, but no longer than `timeout`. A timeout too large to represent is treated as
-        /// infinite.
+        /// Blocks this thread until the token is in the bucket, but no longer than `timeout`. A timeout too large to represent is
+        /// treated as infinite.
+        ///
+        /// ```
+        /// # use std::time::Duration;
+        /// # use token_bucket::{TokenBucket, WaitError};
+        /// let bucket = TokenBucket::new(1, 1)?; // full
+        /// let result = bucket.release().wait_timeout(Duration::from_millis(1));
+        /// assert!(matches!(result, Err(WaitError::TimedOut)));
+        /// # Ok::<(), token_bucket::CapacityError>(())
+        /// ```
         ///
         /// # Errors
         ///
@@ -144,7 +175,17 @@ mod blocking {
             self.wait_until(Instant::now().checked_add(timeout))
         }
 
-        /// Blocks this thread until the token is in the bucket, but no longer than until `deadline`.
+        /// Blocks this thread until the token is in the bucket, but only until `deadline`.
+        ///
+        /// ```
+        /// # use std::time::Instant;
+        /// # use token_bucket::TokenBucket;
+        /// let bucket = TokenBucket::new(2, 1)?; // room for one
+        /// let deadline = Instant::now();
+        /// assert!(bucket.release().wait_deadline(deadline).is_ok());
+        /// assert!(bucket.release().wait_deadline(deadline).is_err());
+        /// # Ok::<(), token_bucket::CapacityError>(())
+        /// ```
         ///
         /// If there is room, the call succeeds even if the deadline has already passed.
         ///

@@ -1,6 +1,6 @@
-//! What differs between a normal build and one under loom, or between `std` and `no_std`. Nothing else in `src` says `cfg(loom)`,
-//! nor `cfg(token_bucket_chaos)`: a build whose threads are delayed at random at every step, so that tests with real threads
-//! hit what is rare (`.ci/chaos`).
+//! Everything that differs under loom or without `std`. No other file in `src` says `cfg(loom)`, nor `cfg(token_bucket_chaos)`: a
+//! build that delays threads at random at every atomic access, so that tests with real threads reach rare interleavings
+//! (`.ci/chaos`).
 
 #[cfg(not(any(loom, token_bucket_chaos)))]
 pub(crate) mod atomic {
@@ -25,7 +25,7 @@ pub(crate) mod atomic {
                 }
             }
 
-            /// Every access comes by here.
+            /// Every access passes through here.
             impl core::ops::Deref for $atomic {
                 type Target = core::sync::atomic::$atomic;
 
@@ -49,13 +49,13 @@ mod chaos {
     use std::time::SystemTime;
 
     std::thread_local! {
-        /// The thread's random number, and how seldom it is delayed: once in two to the power of this.
+        /// The thread's random number, and the exponent of its pace: it is delayed once in 2ⁿ accesses.
         static THREAD: Cell<(u64, u32)> = const { Cell::new((0, 0)) };
     }
     static THREADS: AtomicU64 = AtomicU64::new(0);
     static SEED: OnceLock<u64> = OnceLock::new();
 
-    /// From the environment, or by the clock.
+    /// From the environment, or from the clock.
     fn seed() -> u64 {
         let seed = match std::env::var("TOKEN_BUCKET_CHAOS") {
             Ok(seed) => seed.parse().expect("TOKEN_BUCKET_CHAOS is a number"),
@@ -72,7 +72,7 @@ mod chaos {
         (random, 3 + (random >> 60) as u32 % 6)
     }
 
-    /// Mostly nothing; else spins for a while, lets others run, or sleeps.
+    /// Mostly does nothing; otherwise spins, yields or sleeps.
     pub(super) fn maybe_yield() {
         let (mut random, seldom) = match THREAD.get() {
             (0, _) => begin(),
@@ -92,7 +92,7 @@ mod chaos {
         }
     }
 
-    /// Once in a while.
+    /// Returns true once in a while.
     pub(super) fn now_and_then() -> bool {
         maybe_yield();
         (THREAD.get().0 >> 50) % 8 == 0
@@ -115,7 +115,7 @@ macro_rules! const_fn {
 }
 pub(crate) use const_fn;
 
-/// A limit that a model has to reach in a few steps.
+/// Returns a limit; under loom a small one, so that models reach it in a few steps.
 #[cfg(not(loom))]
 pub(crate) const fn loom_or(_modelled: u32, value: u32) -> u32 {
     value
@@ -125,7 +125,7 @@ pub(crate) const fn loom_or(modelled: u32, _value: u32) -> u32 {
     modelled
 }
 
-/// A load, except under loom, which does not branch at a load that another access to the same atomic follows.
+/// A load; a read-modify-write under loom, which does not branch at a load that is followed by another access to the same atomic.
 #[cfg(not(loom))]
 #[inline]
 pub(crate) fn load_exact(word: &atomic::AtomicU64) -> u64 {
@@ -156,7 +156,7 @@ impl Backoff {
     pub(crate) fn snooze(&self) {}
 }
 
-/// A place for one `T`, put and taken as a whole by anybody at any time.
+/// A slot for one `T`, which any thread can put in or take out at any time.
 #[cfg(not(loom))]
 pub(crate) struct Slot<T>(crossbeam_utils::atomic::AtomicCell<Option<T>>);
 #[cfg(loom)]
@@ -278,9 +278,9 @@ pub(crate) mod thread {
     pub(crate) use std::thread::{Thread, current};
     use std::time::Instant;
 
-    /// Parks this thread, at the longest until `deadline`.
+    /// Parks this thread, until `deadline` at the latest.
     pub(crate) fn park(deadline: Option<Instant>) {
-        // A park may end for no reason.
+        // A park may end spuriously.
         #[cfg(token_bucket_chaos)]
         if super::chaos::now_and_then() {
             return;
@@ -298,7 +298,7 @@ pub(crate) mod thread {
     use loom::sync::Notify;
     use std::time::Instant;
 
-    // Not loom's `unpark`, which also lets a thread go on that is blocked by something else, such as a lock or a join.
+    // Not loom's `unpark`, which also resumes a thread that is blocked by something else, such as a lock or a join.
     loom::thread_local! {
         static PARKER: Arc<Notify> = Arc::new(Notify::new());
     }
@@ -315,7 +315,7 @@ pub(crate) mod thread {
         Thread(PARKER.with(Arc::clone))
     }
 
-    /// Parks this thread; loom knows no time.
+    /// Parks this thread; loom has no clock.
     pub(crate) fn park(deadline: Option<Instant>) {
         assert!(deadline.is_none(), "a wait with a deadline cannot be modelled");
         current().0.wait();
@@ -329,11 +329,11 @@ pub(crate) mod coop {
 
     use tokio::task::coop;
 
-    /// A thread that blocks has no budget to keep to, and no runtime that would wake it when there is a new one.
+    /// A blocked thread has no budget, and no runtime that would wake it when the budget is renewed.
     #[cfg(feature = "std")]
     pub(crate) use tokio::task::coop::unconstrained;
 
-    /// A unit of the budget, which goes back unless it is spent.
+    /// A unit of the budget, which is returned unless it is spent.
     pub(crate) struct Budget(coop::RestoreOnPending);
 
     #[inline]

@@ -18,6 +18,19 @@ use crate::{TakeError, TokenBucket};
 
 /// A future that waits for tokens, returned by [`TokenBucket::take`] and the other methods that wait.
 ///
+/// ```
+/// # use token_bucket::TokenBucket;
+/// # futures::executor::block_on(async {
+/// let bucket = TokenBucket::with_capacity(4);
+/// let request = bucket.take_many(3);
+/// assert_eq!(bucket.available(), 4); // nothing is taken before the first poll
+/// let tokens = request.await?;
+/// assert_eq!(tokens.count(), 3);
+/// # drop(tokens);
+/// # Ok::<(), token_bucket::TakeError>(())
+/// # }).unwrap();
+/// ```
+///
 /// Await it, or block a thread with [`wait`](Self::wait). Generic over the [`Handle`] by which it holds the bucket, like its output, the
 /// [`TokenGuard`].
 ///
@@ -49,9 +62,31 @@ pub struct TakeFuture<H: Handle> {
 }
 
 /// Waits for tokens of a borrowed [`TokenBucket`].
+///
+/// ```
+/// # use token_bucket::{Take, TakeError, TokenBucket};
+/// let bucket = TokenBucket::with_capacity(4);
+/// let request: Take<'_> = bucket.take();
+/// let token = request.wait()?;
+/// assert_eq!(bucket.available(), 3);
+/// # drop(token);
+/// # Ok::<(), TakeError>(())
+/// ```
 pub type Take<'a> = TakeFuture<&'a TokenBucket>;
 
 /// Waits for tokens of a [`TokenBucket`] in an [`Arc`], for tasks that outlive a borrow of the bucket.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use token_bucket::{TakeOwned, TokenBucket};
+/// struct Service {
+///     reservation: TakeOwned, // `Unpin`, so it needs no box
+/// }
+///
+/// let bucket = Arc::new(TokenBucket::with_capacity(4));
+/// let service = Service { reservation: bucket.take_owned() };
+/// assert!(service.reservation.wait().is_ok());
+/// ```
 pub type TakeOwned = TakeFuture<Arc<TokenBucket>>;
 
 /// How many tokens are wanted.
@@ -323,6 +358,14 @@ mod blocking {
     impl<H: Handle> TakeFuture<H> {
         /// Blocks this thread until the tokens are there.
         ///
+        /// ```
+        /// # use token_bucket::TokenBucket;
+        /// let bucket = TokenBucket::with_capacity(1);
+        /// let token = bucket.take().wait()?;
+        /// # drop(token);
+        /// # Ok::<(), token_bucket::TakeError>(())
+        /// ```
+        ///
         /// Blocked threads and tasks wait in one queue. **Do not call this from an async task**: the blocked thread may be the
         /// one that must run the task that holds a token.
         ///
@@ -336,16 +379,6 @@ mod blocking {
         /// # Panics
         ///
         /// If the future has completed before.
-        ///
-        /// # Examples
-        ///
-        /// ```
-        /// # use token_bucket::TokenBucket;
-        /// let bucket = TokenBucket::with_capacity(1);
-        /// let token = bucket.take().wait()?;
-        /// # drop(token);
-        /// # Ok::<(), token_bucket::TakeError>(())
-        /// ```
         #[inline]
         pub fn wait(mut self) -> Result<TokenGuard<H>, TakeError> {
             match self.take_now() {
@@ -357,10 +390,6 @@ mod blocking {
         /// Blocks this thread until the tokens are there, but no longer than `timeout`. A timeout too large to represent is treated as
         /// infinite.
         ///
-        /// If tokens are available, the call succeeds even if the timeout is 0.
-        ///
-        /// # Examples
-        ///
         /// ```
         /// # use std::time::Duration;
         /// # use token_bucket::{TokenBucket, WaitError};
@@ -368,6 +397,8 @@ mod blocking {
         /// let result = bucket.take().wait_timeout(Duration::from_millis(1));
         /// assert!(matches!(result, Err(WaitError::TimedOut)));
         /// ```
+        ///
+        /// If tokens are available, the call succeeds even if the timeout is 0.
         ///
         /// # Errors
         ///
@@ -383,10 +414,6 @@ mod blocking {
 
         /// Blocks this thread until the tokens are there, but no longer than until `deadline`.
         ///
-        /// If tokens are available, the call succeeds even if the deadline has already passed.
-        ///
-        /// # Examples
-        ///
         /// ```
         /// # use std::time::{Duration, Instant};
         /// # use token_bucket::TokenBucket;
@@ -397,6 +424,8 @@ mod blocking {
         /// # drop(token);
         /// # Ok::<(), token_bucket::WaitError<token_bucket::TakeError>>(())
         /// ```
+        ///
+        /// If tokens are available, the call succeeds even if the deadline has already passed.
         ///
         /// # Errors
         ///

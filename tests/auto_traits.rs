@@ -1,4 +1,4 @@
-//! What the types promise without saying so: auto traits, traits of std, sizes, and how they look when debugged.
+//! Properties of the types that no signature shows: auto traits, traits of std, sizes, and debug output.
 
 mod support;
 
@@ -26,7 +26,7 @@ const fn value<T: Copy + Eq + Hash + Debug + UnwindSafe + RefUnwindSafe + Send +
 const fn error<T: Error + Clone + Debug + Display + Send + Sync + Unpin + UnwindSafe + RefUnwindSafe + 'static>() {}
 const fn future<T: Future<Output = O> + FusedFuture + Unpin + Send + Sync + Debug, O: Send + Sync>() {}
 
-/// Does not compile where the type has the trait.
+/// Does not compile if the type has the trait.
 macro_rules! assert_not {
     ($($type:ty: $trait:path;)*) => {$(
         const _: fn() = || {
@@ -90,7 +90,7 @@ const _: () = {
     future::<TakeFuture<Arc<Pool>>, Result<TokenGuard<Arc<Pool>>, TakeError>>();
 };
 
-// A copy would be a token more.
+// A copy would duplicate its tokens.
 assert_not! {
     Token<'static>: Clone;
     OwnedToken: Clone;
@@ -103,7 +103,7 @@ assert_not! {
     TakeFuture<Arc<Pool>>: Clone;
 }
 
-// They go where their handle may go.
+// They are as mobile as their handle.
 assert_not! {
     TokenGuard<Rc<TokenBucket>>: Send;
     TokenGuard<Rc<TokenBucket>>: Sync;
@@ -126,7 +126,7 @@ static BARGING: TokenBucket = TokenBucket::const_new(TokenBucket::MAX_CAPACITY, 
 fn a_bucket_can_be_a_static() {
     assert_eq!((BUCKET.capacity(), BUCKET.max_capacity(), BUCKET.fairness()), (3, 10, Fairness::Fifo));
     assert_eq!((BARGING.capacity(), BARGING.fairness()), (0, Fairness::Barging));
-    // Also a task that lives for ever can hold what it borrowed from it.
+    // A task that lives for ever can hold a token borrowed from it, too.
     let token: Token<'static> = BUCKET.try_take().unwrap();
     std::thread::spawn(move || drop(token)).join().unwrap();
     assert_eq!(BUCKET.available(), 3);
@@ -164,7 +164,7 @@ fn guards_and_futures_are_small() {
 }
 
 #[test]
-fn debug_shows_the_numbers() {
+fn debug_output_shows_the_numbers() {
     let bucket = Arc::new(TokenBucket::new(10, 3).unwrap());
     let token = bucket.try_take_many(2).unwrap();
     let owned = bucket.try_take_owned().unwrap();
@@ -201,7 +201,7 @@ fn debug_shows_the_numbers() {
 }
 
 #[test]
-fn debug_of_a_release_shows_how_far_it_is() {
+fn debug_output_of_a_release_shows_its_stage() {
     let bucket = TokenBucket::new(1, 1).unwrap();
     let mut release = bucket.release();
     assert!(poll_with(&mut release, Waker::noop()).is_pending());
@@ -212,7 +212,7 @@ fn debug_of_a_release_shows_how_far_it_is() {
 }
 
 #[test]
-fn futures_tell_when_they_are_over() {
+fn futures_are_fused() {
     let bucket = Arc::new(TokenBucket::new(1, 1).unwrap());
     let token = bucket.try_take().unwrap();
     let (mut take, mut owned) = (bucket.take(), bucket.take_owned());

@@ -1,4 +1,4 @@
-//! Giving up: a future that is dropped at any moment, and wakers that call back into the bucket.
+//! Cancellation: futures that are dropped at any moment, and wakers that call back into the bucket.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,30 +16,30 @@ both! {
     a_waiting_future_can_be_dropped,
     a_completed_future_can_be_dropped,
     a_woken_future_passes_its_tokens_on,
-    a_woken_future_with_nobody_behind_it_leaves_its_tokens,
-    a_request_aside_can_be_dropped,
-    a_request_aside_can_be_dropped_after_it_was_woken,
-    a_dropped_future_lets_go_of_its_waker,
-    a_dropped_future_lets_go_of_its_bucket,
-    any_future_of_a_line_can_be_dropped_at_any_moment,
-    b11_those_behind_a_dropped_head_go_on,
+    a_woken_future_with_no_successor_leaves_its_tokens,
+    a_deferred_request_can_be_dropped,
+    a_deferred_request_can_be_dropped_after_it_was_woken,
+    a_dropped_future_releases_its_waker,
+    a_dropped_future_releases_its_bucket,
+    any_queued_future_can_be_dropped_at_any_moment,
+    b11_waiters_behind_a_dropped_head_proceed,
     b12_a_woken_future_that_is_dropped_wakes_the_next,
-    b13_a_drop_beside_a_release_loses_nothing,
-    b13_a_drop_beside_a_grant_loses_nothing,
-    b14_a_dropped_request_for_many_gives_back_what_it_had,
+    b13_a_drop_during_a_release_loses_nothing,
+    b13_a_drop_during_a_grant_loses_nothing,
+    b14_a_dropped_request_for_many_returns_what_it_had,
     b16_a_future_can_be_dropped_between_wake_and_poll,
     b29_a_storm_of_cancellations_leaves_nothing_behind,
     b18_a_waker_may_call_back_when_a_token_comes_back,
     b18_a_waker_may_call_back_when_the_bucket_grows,
-    b18_a_waker_may_call_back_when_somebody_in_front_goes,
+    b18_a_waker_may_call_back_when_the_head_is_dropped,
     b18_a_waker_may_call_back_when_the_bucket_is_closed,
     b18_a_waker_may_call_back_when_it_is_replaced,
     b18_a_waker_may_call_back_when_its_future_is_dropped,
     b18_a_waker_may_call_back_when_its_woken_future_is_dropped,
-    a_waker_may_give_the_next_one_its_token_in_a_chain,
-    a_panic_of_a_waker_leaves_nobody_asleep,
-    a_panic_of_a_waker_at_the_close_leaves_nobody_asleep,
-    a_panic_of_a_waker_loses_no_token_of_the_task_that_woke_it,
+    a_chain_of_wakers_may_pass_a_token_on,
+    a_panic_of_a_waker_leaves_no_waiter_asleep,
+    a_panic_of_a_waker_at_the_close_leaves_no_waiter_asleep,
+    a_panic_of_a_waker_loses_no_token_of_the_waking_task,
     a_panic_of_a_replaced_waker_loses_no_place,
 }
 
@@ -112,7 +112,7 @@ fn a_woken_future_passes_its_tokens_on(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [3, 0, 0, 0]);
 }
 
-fn a_woken_future_with_nobody_behind_it_leaves_its_tokens(fairness: Fairness) {
+fn a_woken_future_with_no_successor_leaves_its_tokens(fairness: Fairness) {
     let bucket = bucket(fairness, 3);
     let held = bucket.try_take_many(3).unwrap();
     let take = waiting(bucket.take_many(2));
@@ -124,7 +124,7 @@ fn a_woken_future_with_nobody_behind_it_leaves_its_tokens(fairness: Fairness) {
     drop(task(bucket.take_many(3)).done().unwrap());
 }
 
-fn a_request_aside_can_be_dropped(fairness: Fairness) {
+fn a_deferred_request_can_be_dropped(fairness: Fairness) {
     let bucket = bucket(fairness, 1);
     let first = waiting(bucket.take_many(2));
     let mut second = waiting(bucket.take_many(3));
@@ -138,7 +138,7 @@ fn a_request_aside_can_be_dropped(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [3, 0, 0, 0]);
 }
 
-fn a_request_aside_can_be_dropped_after_it_was_woken(fairness: Fairness) {
+fn a_deferred_request_can_be_dropped_after_it_was_woken(fairness: Fairness) {
     let bucket = bucket(fairness, 1);
     let first = waiting(bucket.take_many(3));
     let mut second = waiting(bucket.take_many(2));
@@ -150,14 +150,14 @@ fn a_request_aside_can_be_dropped_after_it_was_woken(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [4, 0, 0, 0]);
 }
 
-fn a_dropped_future_lets_go_of_its_waker(fairness: Fairness) {
+fn a_dropped_future_releases_its_waker(fairness: Fairness) {
     let bucket = bucket(fairness, 1);
     let held = bucket.try_take().unwrap();
-    let (mut first, mut second, mut aside) = (bucket.take(), bucket.take(), bucket.take_many(2));
+    let (mut first, mut second, mut deferred) = (bucket.take(), bucket.take(), bucket.take_many(2));
     let (wakes, waker) = counting_waker();
     assert!(poll_with(&mut first, &waker).is_pending());
     assert!(poll_with(&mut second, &waker).is_pending());
-    assert!(poll_with(&mut aside, &waker).is_pending());
+    assert!(poll_with(&mut deferred, &waker).is_pending());
     drop(waker);
     assert_eq!(Arc::strong_count(&wakes), 4);
     drop(second);
@@ -165,12 +165,12 @@ fn a_dropped_future_lets_go_of_its_waker(fairness: Fairness) {
     drop(held);
     drop(first);
     assert_eq!((wakes.count(), Arc::strong_count(&wakes)), (1, 2));
-    drop(aside);
+    drop(deferred);
     assert_eq!((wakes.count(), Arc::strong_count(&wakes)), (1, 1));
     assert_eq!(numbers(&bucket), [1, 0, 0, 0]);
 }
 
-fn a_dropped_future_lets_go_of_its_bucket(fairness: Fairness) {
+fn a_dropped_future_releases_its_bucket(fairness: Fairness) {
     let bucket = Arc::new(bucket(fairness, 1));
     let held = bucket.try_take_owned().unwrap();
     let takes = [waiting(bucket.take_owned()), waiting(bucket.take_owned()), waiting(bucket.take_many_owned(5))];
@@ -180,14 +180,14 @@ fn a_dropped_future_lets_go_of_its_bucket(fairness: Fairness) {
     assert_eq!(weak.strong_count(), 0);
 }
 
-/// Polls the first one that was woken, if there is one.
+/// Polls the first woken future, if there is one.
 fn poll_woken<'a>(takes: &mut [Option<Task<Take<'a>>>]) -> Option<Token<'a>> {
     let woken = takes.iter_mut().find(|take| take.as_ref().is_some_and(Task::is_woken))?;
     Some(woken.take()?.done().unwrap())
 }
 
-/// Tries every place in the line, after any number of tokens have come back, and of waiters have gone on.
-fn any_future_of_a_line_can_be_dropped_at_any_moment(fairness: Fairness) {
+/// Drops the waiter at each place in the queue, after any number of tokens were returned and waiters served.
+fn any_queued_future_can_be_dropped_at_any_moment(fairness: Fairness) {
     const NEEDS: [usize; 5] = [2, 1, 5, 3, 1];
     let cases = (0..NEEDS.len()).flat_map(|dropped| (0..=4).flat_map(move |free| (0..3).map(move |polls| (dropped, free, polls))));
     for (dropped, free, polls) in cases {
@@ -206,7 +206,7 @@ fn any_future_of_a_line_can_be_dropped_at_any_moment(fairness: Fairness) {
             }
             assert!(tokens.iter().map(Token::count).sum::<usize>() <= bucket.outstanding());
         }
-        // Only the one who wants 5 of 4 still waits.
+        // Only the request for 5 of 4 tokens still waits.
         let wait: Vec<_> = (0..NEEDS.len()).filter(|&i| takes[i].is_some()).collect();
         assert_eq!(wait, if dropped == 2 { vec![] } else { vec![2] }, "{dropped} {free} {polls}");
         assert_eq!(numbers(&bucket), [4, 0, 0, wait.len()]);
@@ -216,9 +216,9 @@ fn any_future_of_a_line_can_be_dropped_at_any_moment(fairness: Fairness) {
     }
 }
 
-/// A barging waiter that was called, and dropped, while a newcomer has its token.
+/// A barging waiter is woken, and is dropped while a newcomer holds its token.
 #[test]
-fn a_called_future_that_would_have_lost_can_be_dropped() {
+fn a_woken_future_that_would_have_lost_can_be_dropped() {
     let bucket = bucket(Fairness::Barging, 1);
     let held = bucket.try_take().unwrap();
     let first = waiting(bucket.take());
@@ -227,7 +227,7 @@ fn a_called_future_that_would_have_lost_can_be_dropped() {
     let barged = bucket.try_take().unwrap();
     assert_eq!(first.wakes(), 1);
     drop(first);
-    // Not in vain.
+    // No token is available, so the second waiter is not woken.
     assert_eq!(second.wakes(), 0);
     assert_eq!(numbers(&bucket), [0, 1, 0, 1]);
     drop(barged);
@@ -244,16 +244,16 @@ fn a_woken_future_that_is_late_can_be_dropped() {
     let mut second = waiting(bucket.take());
     let mut third = waiting(bucket.take());
     drop(held);
-    // It has been bypassed so often that once more would be too often.
+    // One more bypass would shut newcomers out.
     for _ in 0..15 {
         drop(bucket.try_take().unwrap());
     }
     assert_eq!((first.wakes(), second.wakes(), third.wakes()), (1, 1, 0));
     drop(first);
-    // What it claimed is for the third one.
+    // The token that it claimed is for the third waiter.
     assert_eq!((second.wakes(), third.wakes()), (1, 1));
     assert_eq!(numbers(&bucket), [2, 0, 0, 2]);
-    // Its losses went with it.
+    // Its losses are not passed on.
     for _ in 0..15 {
         drop(bucket.try_take().unwrap());
     }
@@ -263,10 +263,10 @@ fn a_woken_future_that_is_late_can_be_dropped() {
     assert_eq!(numbers(&bucket), [2, 0, 0, 0]);
 }
 
-// What went wrong elsewhere.
+// Bugs of other crates.
 
-/// Go's weighted semaphore, embassy and others left those behind a large request asleep when it was cancelled.
-fn b11_those_behind_a_dropped_head_go_on(fairness: Fairness) {
+/// In Go's weighted semaphore, embassy and others, waiters behind a large request stayed asleep when it was cancelled.
+fn b11_waiters_behind_a_dropped_head_proceed(fairness: Fairness) {
     let bucket = bucket(fairness, 3);
     let mut held = bucket.try_take_many(3).unwrap();
     let head = waiting(bucket.take_many(3));
@@ -284,7 +284,7 @@ fn b11_those_behind_a_dropped_head_go_on(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [3, 0, 0, 0]);
 }
 
-/// In asyncio and anyio, the wake-up went with the task that was cancelled after it.
+/// In asyncio and anyio, a wake-up was lost if the woken task was cancelled.
 fn b12_a_woken_future_that_is_dropped_wakes_the_next(fairness: Fairness) {
     let bucket = bucket(fairness, 1);
     let held = bucket.try_take().unwrap();
@@ -300,8 +300,8 @@ fn b12_a_woken_future_that_is_dropped_wakes_the_next(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [1, 0, 0, 0]);
 }
 
-/// Netflix's limiter and others lost or doubled a permit when a timeout raced with a release.
-fn b13_a_drop_beside_a_release_loses_nothing(fairness: Fairness) {
+/// Netflix's limiter and others lost or duplicated a permit when a timeout raced with a release.
+fn b13_a_drop_during_a_release_loses_nothing(fairness: Fairness) {
     in_time(move || {
         let bucket = bucket(fairness, 3);
         thread::scope(|scope| {
@@ -315,7 +315,7 @@ fn b13_a_drop_beside_a_release_loses_nothing(fairness: Fairness) {
                         let result = match polled {
                             Poll::Ready(result) => Some(result),
                             Poll::Pending if (i + n) % 4 == 0 => Some(pollster::block_on(take)),
-                            // Dropped while it waits, or when it has been served, or after it has its tokens.
+                            // Dropped while it waits, after it was served, or once it has its tokens.
                             Poll::Pending => {
                                 thread::yield_now();
                                 if i % 2 == 0 { None } else { ready(poll_with(&mut take, Waker::noop())) }
@@ -333,14 +333,14 @@ fn b13_a_drop_beside_a_release_loses_nothing(fairness: Fairness) {
     });
 }
 
-fn b13_a_drop_beside_a_grant_loses_nothing(fairness: Fairness) {
+fn b13_a_drop_during_a_grant_loses_nothing(fairness: Fairness) {
     in_time(move || {
         let bucket = bucket(fairness, 1);
         thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {
                     for _ in 0..20_000 {
-                        // The token of the one is granted to the other, who goes.
+                        // Both threads queue; the token of one may be granted to the other, which leaves.
                         let mut take = bucket.take();
                         drop(poll_with(&mut take, Waker::noop()));
                         drop(take);
@@ -360,8 +360,8 @@ fn ready<T>(poll: Poll<T>) -> Option<T> {
     }
 }
 
-/// asyncband gave back what a waiter still wanted instead of what it had.
-fn b14_a_dropped_request_for_many_gives_back_what_it_had(fairness: Fairness) {
+/// asyncband returned the number of permits that a waiter still wanted, instead of those that it had.
+fn b14_a_dropped_request_for_many_returns_what_it_had(fairness: Fairness) {
     let bucket = bucket(fairness, 5);
     for free in 0..5 {
         let mut held = bucket.try_take_many(5).unwrap();
@@ -374,7 +374,7 @@ fn b14_a_dropped_request_for_many_gives_back_what_it_had(fairness: Fairness) {
         assert_eq!(numbers(&bucket), [free, 5 - free, 0, 0]);
         assert_eq!(bucket.try_take_up_to(5).map_or(0, |token| token.count()), free);
     }
-    // All of it:
+    // Every token it asked for:
     let held = bucket.try_take_many(5).unwrap();
     let take = waiting(bucket.take_many(4));
     drop(held);
@@ -382,7 +382,7 @@ fn b14_a_dropped_request_for_many_gives_back_what_it_had(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [5, 0, 0, 0]);
 }
 
-/// asyncband took a waiter out of its list when it woke it, and panicked when that one took itself out.
+/// asyncband removed a waiter from its list when it woke it, and panicked when the waiter then removed itself.
 fn b16_a_future_can_be_dropped_between_wake_and_poll(fairness: Fairness) {
     let bucket = bucket(fairness, 2);
     for _ in 0..3 {
@@ -393,7 +393,7 @@ fn b16_a_future_can_be_dropped_between_wake_and_poll(fairness: Fairness) {
         drop(takes);
         assert_eq!(numbers(&bucket), [2, 0, 0, 0]);
     }
-    // Closed in between:
+    // The bucket is closed between wake and poll:
     let held = bucket.try_take_many(2).unwrap();
     let takes = [waiting(bucket.take()), waiting(bucket.take()), waiting(bucket.take_many(2))];
     drop(held);
@@ -402,7 +402,7 @@ fn b16_a_future_can_be_dropped_between_wake_and_poll(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [2, 0, 0, 0]);
 }
 
-/// .NET's limiters counted cancelled entries as queued, and one at the head blocked the rest.
+/// .NET's limiters counted cancelled entries as queued, and a cancelled entry at the head blocked the queue.
 fn b29_a_storm_of_cancellations_leaves_nothing_behind(fairness: Fairness) {
     const MANY: usize = 2000;
     let bucket = bucket(fairness, 4);
@@ -410,7 +410,7 @@ fn b29_a_storm_of_cancellations_leaves_nothing_behind(fairness: Fairness) {
         let mut held = bucket.try_take_many(4).unwrap();
         let mut takes: Vec<_> = (0..MANY).map(|i| waiting(bucket.take_many(1 + i % 6))).collect();
         let mut last = waiting(bucket.take_many(2));
-        // Some have been looked at, some are woken, some are aside.
+        // Some waiters have been examined, some are woken, some are deferred.
         drop(held.split(2));
         assert!(bucket.waiting() > MANY - 4);
         match order {
@@ -427,7 +427,7 @@ fn b29_a_storm_of_cancellations_leaves_nothing_behind(fairness: Fairness) {
         drop(last.done().unwrap());
         assert_eq!(numbers(&bucket), [2, 2, 0, 0]);
     }
-    // And in the midst of releases.
+    // The same while tokens are being returned.
     in_time(move || {
         let bucket = support::bucket(fairness, 2);
         let ends = AtomicBool::new(false);
@@ -437,7 +437,7 @@ fn b29_a_storm_of_cancellations_leaves_nothing_behind(fairness: Fairness) {
                 scope.spawn(move || {
                     for i in 0..60 {
                         let mut takes: Vec<_> = (0..20).map(|k| task(bucket.take_many(1 + (k + i) % 3))).collect();
-                        // Also those who are served at once are dropped.
+                        // A future that is served at once is dropped as well.
                         for take in &mut takes {
                             drop(take.poll());
                         }
@@ -463,7 +463,7 @@ fn b29_a_storm_of_cancellations_leaves_nothing_behind(fairness: Fairness) {
 
 // Wakers that call back.
 
-/// What a waker does with the bucket that it is called from.
+/// What a waker does with the bucket from within the call that runs it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Call {
     Release,
@@ -479,7 +479,7 @@ enum Call {
 const CALLS: [Call; 8] =
     [Call::Release, Call::Refill, Call::TryTake, Call::Take, Call::DropWaiting, Call::Grow, Call::Shrink, Call::Close];
 
-/// A bucket of 2, and a future that waits in it, to be dropped by a call.
+/// A bucket of 2, and a waiting future that a call may drop.
 struct Scene {
     call: Call,
     bucket: Arc<TokenBucket>,
@@ -493,8 +493,8 @@ impl Scene {
         Arc::new(Self { call, bucket, other: Mutex::new(None), calls: Mutex::new(0) })
     }
 
-    /// Lets the future that is to be dropped line up.
-    fn line_up(&self, n: usize) {
+    /// Queues the future that a call may drop.
+    fn enqueue(&self, n: usize) {
         let mut take = self.bucket.take_many_owned(n);
         assert!(poll_with(&mut take, Waker::noop()).is_pending());
         *self.other.lock().unwrap() = Some(take);
@@ -518,8 +518,8 @@ impl Scene {
         }
     }
 
-    /// When all is back, there is as much as there should be, and it can be taken.
-    fn ends(&self) {
+    /// Every token has been returned, and can be taken.
+    fn check_end(&self) {
         assert!(*self.calls.lock().unwrap() > 0, "{:?} was not called", self.call);
         drop(self.other.lock().unwrap().take());
         let bucket = &self.bucket;
@@ -530,7 +530,7 @@ impl Scene {
     }
 }
 
-/// Calls back when it is woken.
+/// Calls back when woken.
 struct OnWake(Arc<Scene>);
 
 impl Wake for OnWake {
@@ -539,7 +539,7 @@ impl Wake for OnWake {
     }
 }
 
-/// Calls back when it is dropped for good.
+/// Calls back when its last clone is dropped.
 struct OnDrop(Arc<Scene>);
 
 impl Wake for OnDrop {
@@ -552,7 +552,7 @@ impl Drop for OnDrop {
     }
 }
 
-/// Runs a test for each call, and each kind of waker.
+/// Runs a test for each call and each kind of waker.
 fn each_call(fairness: Fairness, test: fn(&Arc<Scene>, Waker)) {
     in_time(move || {
         for call in CALLS {
@@ -564,24 +564,24 @@ fn each_call(fairness: Fairness, test: fn(&Arc<Scene>, Waker)) {
                     Waker::from(Arc::new(OnWake(Arc::clone(&scene))))
                 };
                 test(&scene, waker);
-                scene.ends();
+                scene.check_end();
             }
         }
     });
 }
 
-/// As [`each_call`], for what only drops a waker.
+/// Like [`each_call`], with the kind of waker that calls back when dropped.
 fn each_call_on_drop(fairness: Fairness, test: fn(&Arc<Scene>, Waker)) {
     in_time(move || {
         for call in CALLS {
             let scene = Scene::new(call, fairness);
             test(&scene, Waker::from(Arc::new(OnDrop(Arc::clone(&scene)))));
-            scene.ends();
+            scene.check_end();
         }
     });
 }
 
-/// event-listener and futures-intrusive wake, and tokio drops a replaced waker, under the lock of the queue: a waker
+/// event-listener and futures-intrusive wake under the lock of the queue, and tokio drops a replaced waker under it: a waker
 /// that uses the semaphore deadlocks.
 fn b18_a_waker_may_call_back_when_a_token_comes_back(fairness: Fairness) {
     each_call(fairness, |scene, waker| {
@@ -590,7 +590,7 @@ fn b18_a_waker_may_call_back_when_a_token_comes_back(fairness: Fairness) {
         let (mut first, mut second) = (bucket.take(), bucket.take_many(2));
         assert!(poll_with(&mut first, &waker).is_pending());
         drop(waker);
-        scene.line_up(1);
+        scene.enqueue(1);
         assert!(poll_with(&mut second, Waker::noop()).is_pending());
         drop(held);
         drop(poll_with(&mut first, Waker::noop()));
@@ -604,24 +604,24 @@ fn b18_a_waker_may_call_back_when_the_bucket_grows(fairness: Fairness) {
         let (mut first, mut second) = (bucket.take(), bucket.take());
         assert!(poll_with(&mut first, &waker).is_pending());
         drop(waker);
-        scene.line_up(2);
+        scene.enqueue(2);
         assert!(poll_with(&mut second, Waker::noop()).is_pending());
         bucket.set_capacity(2).unwrap();
         drop(poll_with(&mut first, Waker::noop()));
     });
 }
 
-fn b18_a_waker_may_call_back_when_somebody_in_front_goes(fairness: Fairness) {
+fn b18_a_waker_may_call_back_when_the_head_is_dropped(fairness: Fairness) {
     each_call(fairness, |scene, waker| {
         let bucket = &scene.bucket;
         let held = bucket.try_take().unwrap();
         let (mut head, mut next) = (bucket.take_many(2), bucket.take());
         assert!(poll_with(&mut head, Waker::noop()).is_pending());
-        // In a barging bucket the next one would not wait if it found a token.
+        // Hold the last token: otherwise, in a barging bucket, the second request would take it instead of waiting.
         let other = bucket.try_take();
         assert!(poll_with(&mut next, &waker).is_pending());
         drop(waker);
-        scene.line_up(2);
+        scene.enqueue(2);
         drop(other);
         drop(head);
         drop(poll_with(&mut next, Waker::noop()));
@@ -635,14 +635,14 @@ fn b18_a_waker_may_call_back_when_the_bucket_is_closed(fairness: Fairness) {
         let held = bucket.try_take_many(2).unwrap();
         let (mut first, mut second) = (bucket.take(), bucket.take());
         assert!(poll_with(&mut first, &waker).is_pending());
-        scene.line_up(1);
+        scene.enqueue(1);
         assert!(poll_with(&mut second, &waker).is_pending());
         drop(waker);
         bucket.close();
         assert!(matches!(poll_with(&mut first, Waker::noop()), Poll::Ready(Err(TakeError::Closed(_)))));
         assert!(matches!(poll_with(&mut second, Waker::noop()), Poll::Ready(Err(TakeError::Closed(_)))));
         drop(held);
-        // A closed bucket takes no release, so count none.
+        // A closed bucket refuses releases, so they do not count.
         if scene.call == Call::Release {
             assert_eq!(bucket.available(), 2);
             bucket.refill(*scene.calls.lock().unwrap());
@@ -657,7 +657,7 @@ fn b18_a_waker_may_call_back_when_it_is_replaced(fairness: Fairness) {
         let mut take = bucket.take();
         assert!(poll_with(&mut take, &waker).is_pending());
         drop(waker);
-        scene.line_up(1);
+        scene.enqueue(1);
         let (wakes, waker) = counting_waker();
         let mut result = poll_with(&mut take, &waker);
         assert_eq!(*scene.calls.lock().unwrap(), 1);
@@ -678,7 +678,7 @@ fn b18_a_waker_may_call_back_when_its_future_is_dropped(fairness: Fairness) {
         let (mut take, mut next) = (bucket.take(), waiting(bucket.take()));
         assert!(poll_with(&mut take, &waker).is_pending());
         drop(waker);
-        scene.line_up(1);
+        scene.enqueue(1);
         drop(take);
         assert_eq!(*scene.calls.lock().unwrap(), 1);
         drop(held);
@@ -695,24 +695,24 @@ fn b18_a_waker_may_call_back_when_its_woken_future_is_dropped(fairness: Fairness
         let mut take = bucket.take();
         assert!(poll_with(&mut take, &waker).is_pending());
         drop(waker);
-        scene.line_up(1);
+        scene.enqueue(1);
         drop(held);
         assert!(first.is_woken());
-        // It wakes the other one.
+        // Dropping it wakes the other waiter.
         drop(first);
         assert_eq!(*scene.calls.lock().unwrap(), 1);
         drop(take);
     });
 }
 
-/// Each waker takes its own token and gives it back, within the return of the token that woke it.
-fn a_waker_may_give_the_next_one_its_token_in_a_chain(fairness: Fairness) {
+/// Each waker takes the next token and returns it, within the return that woke it.
+fn a_chain_of_wakers_may_pass_a_token_on(fairness: Fairness) {
     struct Run(Mutex<Option<TakeOwned>>);
     impl Wake for Run {
         fn wake(self: Arc<Self>) {
             let take = self.0.lock().unwrap().take();
             if let Some(mut take) = take {
-                let Poll::Ready(Ok(token)) = poll_with(&mut take, Waker::noop()) else { panic!("woken in vain") };
+                let Poll::Ready(Ok(token)) = poll_with(&mut take, Waker::noop()) else { panic!("woken without a token") };
                 drop(token);
             }
         }
@@ -746,8 +746,8 @@ fn panicking_waker() -> Waker {
     Waker::from(Arc::new(Panics))
 }
 
-/// Wherever in the line the one is whose waker panics, the others are woken.
-fn a_panic_of_a_waker_leaves_nobody_asleep(fairness: Fairness) {
+/// Wherever in the queue a waker panics, the other waiters are woken.
+fn a_panic_of_a_waker_leaves_no_waiter_asleep(fairness: Fairness) {
     for bad in 0..4 {
         let bucket = bucket(fairness, 0);
         let mut takes: Vec<_> = (0..4).map(|_| task(bucket.take())).collect();
@@ -760,7 +760,7 @@ fn a_panic_of_a_waker_leaves_nobody_asleep(fairness: Fairness) {
         }
         let mut panics = usize::from(catch_unwind(AssertUnwindSafe(|| bucket.set_capacity(4))).is_err());
         for (i, take) in takes.iter_mut().enumerate() {
-            assert!(take.is_woken() || i == bad, "{i} sleeps on, {bad} panicked");
+            assert!(take.is_woken() || i == bad, "waiter {i} was not woken; the waker of {bad} panicked");
             let token = catch_unwind(AssertUnwindSafe(|| take.done().unwrap().forget()));
             panics += usize::from(token.is_err());
         }
@@ -769,11 +769,11 @@ fn a_panic_of_a_waker_leaves_nobody_asleep(fairness: Fairness) {
     }
 }
 
-fn a_panic_of_a_waker_at_the_close_leaves_nobody_asleep(fairness: Fairness) {
+fn a_panic_of_a_waker_at_the_close_leaves_no_waiter_asleep(fairness: Fairness) {
     for bad in 0..4 {
         let bucket = bucket(fairness, 2);
         let held = bucket.try_take_many(2).unwrap();
-        // The first one wants more than the capacity.
+        // The first request is above the capacity.
         let mut takes: Vec<_> = (0..4).map(|i| task(bucket.take_many(3 - i % 3))).collect();
         for (i, take) in takes.iter_mut().enumerate() {
             if i == bad {
@@ -785,7 +785,7 @@ fn a_panic_of_a_waker_at_the_close_leaves_nobody_asleep(fairness: Fairness) {
         assert!(catch_unwind(AssertUnwindSafe(|| bucket.close())).is_err());
         assert!(bucket.is_closed());
         for (i, take) in takes.iter_mut().enumerate() {
-            assert!(take.is_woken() || i == bad, "{i} sleeps on, {bad} panicked");
+            assert!(take.is_woken() || i == bad, "waiter {i} was not woken; the waker of {bad} panicked");
             assert!(matches!(take.done(), Err(TakeError::Closed(_))));
         }
         drop(held);
@@ -793,9 +793,9 @@ fn a_panic_of_a_waker_at_the_close_leaves_nobody_asleep(fairness: Fairness) {
     }
 }
 
-/// A panic in a call that has taken a token, and wakes somebody, gives that token back.
-fn a_panic_of_a_waker_loses_no_token_of_the_task_that_woke_it(fairness: Fairness) {
-    // A take that makes room for a release:
+/// If a call that has taken a token wakes a waker that panics, the token is returned.
+fn a_panic_of_a_waker_loses_no_token_of_the_waking_task(fairness: Fairness) {
+    // A take that makes room for a releaser:
     let bucket = bucket(fairness, support::MAX);
     let mut release = bucket.release();
     assert!(poll_with(&mut release, &panicking_waker()).is_pending());
@@ -803,7 +803,7 @@ fn a_panic_of_a_waker_loses_no_token_of_the_task_that_woke_it(fairness: Fairness
     assert_eq!(numbers(&bucket), [support::MAX, 0, 0, 0]);
     drop(release);
 
-    // A take that is polled, new or woken. It begins anew then. (In a Fifo bucket, a woken one has its token already.)
+    // A poll of a new or woken take; the take then starts again. (In a Fifo bucket, a woken take already has its token.)
     for woken in [false, true] {
         if woken && fairness == Fairness::Fifo {
             continue;
@@ -821,7 +821,7 @@ fn a_panic_of_a_waker_loses_no_token_of_the_task_that_woke_it(fairness: Fairness
         assert!(catch_unwind(AssertUnwindSafe(|| take.poll().map(drop))).is_err());
         assert_eq!(numbers(&bucket), [support::MAX, 0, 0, 0]);
         let token = take.done().unwrap();
-        // The releaser was woken for this room, or for that.
+        // The releaser was woken for one of the two.
         assert!(poll_with(&mut release, Waker::noop()).is_ready());
         token.forget();
         assert_eq!(numbers(&bucket), [support::MAX, 0, 0, 0]);

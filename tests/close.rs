@@ -1,4 +1,4 @@
-//! The end of a bucket, and what its errors say.
+//! Closing a bucket, and what its errors say.
 
 mod support;
 
@@ -18,29 +18,29 @@ use token_bucket::{
 };
 
 both! {
-    close_tells_who_closed,
-    the_first_one_gives_the_cause,
-    everybody_in_the_line_is_woken_and_told_the_cause,
-    releasers_are_woken_and_told_the_cause,
+    close_returns_true_for_the_call_that_closed,
+    the_first_close_gives_the_cause,
+    every_waiter_is_woken_and_gets_the_cause,
+    releasers_are_woken_and_get_the_cause,
     takers_and_releasers_are_woken_at_once,
-    a_waiter_that_has_its_token_already_keeps_it,
+    a_granted_waiter_keeps_its_token,
     a_waiter_that_was_woken_is_not_woken_again,
-    a_future_that_was_not_polled_before_is_told_as_well,
-    a_waiter_may_leave_a_closed_bucket_without_asking,
+    a_future_that_was_not_polled_before_gets_the_cause,
+    a_waiter_of_a_closed_bucket_can_be_dropped_unpolled,
     nothing_succeeds_after_the_close_and_nothing_changes,
-    none_is_refused_too_when_the_bucket_is_closed,
+    a_request_for_zero_is_refused_when_the_bucket_is_closed,
     tokens_come_back_to_a_closed_bucket,
     b17_nothing_reopens_a_closed_bucket,
     a_paused_bucket_can_be_closed,
     blocked_threads_are_woken,
-    of_many_threads_one_closes_and_gives_the_cause,
-    nobody_hangs_who_takes_while_another_closes,
-    a_waiter_that_comes_between_a_return_and_the_close_is_told,
-    a_close_tells_all_who_were_woken_and_have_not_answered,
+    one_of_many_threads_closes_and_gives_the_cause,
+    no_taker_hangs_while_another_thread_closes,
+    a_waiter_that_comes_between_a_return_and_the_close_is_woken,
+    a_close_ends_woken_waiters_that_have_not_answered,
     b18_a_waker_may_call_the_bucket_when_it_is_woken,
     b18_a_waker_may_call_the_bucket_when_it_is_dropped,
     b18_a_waker_may_drop_another_waiter,
-    a_waker_that_panics_keeps_nobody_asleep,
+    a_waker_that_panics_leaves_no_waiter_asleep,
 }
 
 #[derive(Debug, PartialEq)]
@@ -54,9 +54,9 @@ impl fmt::Display for Cause {
 
 impl Error for Cause {}
 
-/// The number of the cause, if the error has one.
+/// Returns the number of the cause, if the error has one.
 fn cause(error: &dyn Error) -> Option<usize> {
-    error.source().map(|cause| cause.downcast_ref::<Cause>().expect("it was given as a `Cause`").0)
+    error.source().map(|cause| cause.downcast_ref::<Cause>().expect("the cause is a `Cause`").0)
 }
 
 fn closed<T: fmt::Debug>(result: Result<T, TakeError>) -> Closed {
@@ -66,7 +66,7 @@ fn closed<T: fmt::Debug>(result: Result<T, TakeError>) -> Closed {
     }
 }
 
-fn close_tells_who_closed(fairness: Fairness) {
+fn close_returns_true_for_the_call_that_closed(fairness: Fairness) {
     let bucket = bucket(fairness, 3);
     assert!(!bucket.is_closed());
     assert!(!bucket.snapshot().closed);
@@ -80,7 +80,7 @@ fn close_tells_who_closed(fairness: Fairness) {
     assert!(format!("{bucket:?}").contains("closed: true"), "{bucket:?}");
 }
 
-fn the_first_one_gives_the_cause(fairness: Fairness) {
+fn the_first_close_gives_the_cause(fairness: Fairness) {
     let with = bucket(fairness, 3);
     assert!(with.close_with(Cause(7)));
     assert!(!with.close_with(Cause(8)));
@@ -103,8 +103,8 @@ fn the_first_one_gives_the_cause(fairness: Fairness) {
     assert_eq!(error.to_string(), "token bucket is closed: shutting down");
 }
 
-/// Those at the head of the line, in it, and beside it, where those wait who want more than the capacity.
-fn everybody_in_the_line_is_woken_and_told_the_cause(fairness: Fairness) {
+/// The head of the queue, the waiters behind it, and a deferred request.
+fn every_waiter_is_woken_and_gets_the_cause(fairness: Fairness) {
     let bucket = Arc::new(bucket(fairness, 4));
     let token = bucket.try_take_many(3).unwrap();
     let mut owned = [waiting(bucket.take_many_owned(7))];
@@ -131,7 +131,7 @@ fn everybody_in_the_line_is_woken_and_told_the_cause(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [4, 0, 0, 0]);
 }
 
-fn releasers_are_woken_and_told_the_cause(fairness: Fairness) {
+fn releasers_are_woken_and_get_the_cause(fairness: Fairness) {
     let bucket = bucket(fairness, MAX);
     let mut releases = [waiting(bucket.release()), waiting(bucket.release()), waiting(bucket.release())];
     assert!(bucket.close_with(Cause(2)));
@@ -149,19 +149,19 @@ fn takers_and_releasers_are_woken_at_once(fairness: Fairness) {
     let mut second = waiting(bucket.release());
     let tokens = bucket.try_take_many(MAX).unwrap();
     let mut take = waiting(bucket.take());
-    // There is room for both.
+    // There is room for both releasers.
     assert_eq!([first.wakes(), second.wakes(), take.wakes()], [1, 1, 0]);
 
     bucket.close();
     assert_eq!([first.wakes(), second.wakes(), take.wakes()], [1, 1, 1]);
-    assert!(matches!(first.done(), Err(ReleaseError::Closed(_))), "a closed bucket takes no release, although it had been woken");
+    assert!(matches!(first.done(), Err(ReleaseError::Closed(_))), "a closed bucket refuses the release of a woken releaser, too");
     assert!(matches!(second.done(), Err(ReleaseError::Closed(_))));
     closed(take.done());
     drop(tokens);
     assert_eq!(numbers(&bucket), [MAX, 0, 0, 0]);
 }
 
-fn a_waiter_that_has_its_token_already_keeps_it(fairness: Fairness) {
+fn a_granted_waiter_keeps_its_token(fairness: Fairness) {
     let bucket = bucket(fairness, 2);
     let tokens = bucket.try_take_many(2).unwrap();
     let mut polled = waiting(bucket.take());
@@ -172,10 +172,10 @@ fn a_waiter_that_has_its_token_already_keeps_it(fairness: Fairness) {
 
     bucket.close();
     drop(dropped);
-    assert_eq!(bucket.available(), 2 - granted, "what it had been given has come back");
+    assert_eq!(bucket.available(), 2 - granted, "its granted token was returned");
     match polled.done() {
         Ok(token) => assert_eq!((token.count(), granted), (1, 1)),
-        // It was only called to take for itself.
+        // It was only woken to try for itself.
         Err(error) => assert_eq!((error.to_string(), granted), ("token bucket is closed".into(), 0)),
     }
     assert_eq!(numbers(&bucket), [2, 0, 0, 0]);
@@ -195,7 +195,7 @@ fn a_waiter_that_was_woken_is_not_woken_again(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [1, 0, 0, 0]);
 }
 
-fn a_future_that_was_not_polled_before_is_told_as_well(fairness: Fairness) {
+fn a_future_that_was_not_polled_before_gets_the_cause(fairness: Fairness) {
     let bucket = Arc::new(bucket(fairness, 1));
     let (mut take, mut owned, mut release) = (task(bucket.take()), task(bucket.take_owned()), task(bucket.release()));
     bucket.close_with(Cause(3));
@@ -205,7 +205,7 @@ fn a_future_that_was_not_polled_before_is_told_as_well(fairness: Fairness) {
     assert_eq!([take.wakes(), owned.wakes(), release.wakes()], [0; 3]);
 }
 
-fn a_waiter_may_leave_a_closed_bucket_without_asking(fairness: Fairness) {
+fn a_waiter_of_a_closed_bucket_can_be_dropped_unpolled(fairness: Fairness) {
     let bucket = bucket(fairness, 1);
     let token = bucket.try_take().unwrap();
     let takes = [waiting(bucket.take()), waiting(bucket.take_many(2)), waiting(bucket.take())];
@@ -244,7 +244,7 @@ fn nothing_succeeds_after_the_close_and_nothing_changes(fairness: Fairness) {
     assert!(matches!(bucket.release().wait_timeout(Duration::ZERO), Err(WaitError::Failed(ReleaseError::Closed(_)))));
     assert_eq!(bucket.snapshot(), before);
 
-    // What can never be is an error either way.
+    // An impossible request is an error in either case.
     for n in [MAX + 1, usize::MAX] {
         assert!(bucket.try_take_many(n).is_err());
         assert!(task(bucket.take_many(n)).done().is_err());
@@ -257,7 +257,7 @@ fn nothing_succeeds_after_the_close_and_nothing_changes(fairness: Fairness) {
     assert_eq!(bucket.available(), 3);
 }
 
-fn none_is_refused_too_when_the_bucket_is_closed(fairness: Fairness) {
+fn a_request_for_zero_is_refused_when_the_bucket_is_closed(fairness: Fairness) {
     let bucket = Arc::new(bucket(fairness, 3));
     bucket.close();
     assert!(matches!(bucket.try_take_many(0), Err(TryTakeError::Closed(_))));
@@ -267,7 +267,7 @@ fn none_is_refused_too_when_the_bucket_is_closed(fairness: Fairness) {
     closed(task(bucket.take_many_owned(0)).done());
     closed(bucket.take_many(0).wait());
     assert!(matches!(bucket.try_release_many(0), Err(TryReleaseError::Closed(_))));
-    assert!(matches!(bucket.set_capacity(3), Err(SetCapacityError::Closed(_))), "not even to what it is");
+    assert!(matches!(bucket.set_capacity(3), Err(SetCapacityError::Closed(_))), "not even to the same capacity");
     assert_eq!(bucket.refill(0), 0);
 }
 
@@ -290,7 +290,7 @@ fn tokens_come_back_to_a_closed_bucket(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [MAX, 0, 0, 0]);
 }
 
-/// In tokio, to forget permits of a closed semaphore opened it again: the flag was a part of the count.
+/// In tokio, forgetting permits of a closed semaphore reopened it, because the flag was part of the count.
 fn b17_nothing_reopens_a_closed_bucket(fairness: Fairness) {
     for capacity in [0, 1, 5, MAX] {
         let bucket = Arc::new(bucket(fairness, capacity));
@@ -367,7 +367,7 @@ fn blocked_threads_are_woken(fairness: Fairness) {
             while bucket.waiting() < threads.len() {
                 thread::yield_now();
             }
-            // These are counted nowhere: they find the bucket full or closed, and are told the same.
+            // These are not counted: they find the bucket full or closed, and get the same cause.
             threads.push(scope.spawn(|| cause(&full.release().wait().unwrap_err())));
             threads.push(scope.spawn(|| match full.release().wait_timeout(Duration::from_secs(600)) {
                 Err(WaitError::Failed(error)) => cause(&error),
@@ -385,8 +385,8 @@ fn blocked_threads_are_woken(fairness: Fairness) {
     });
 }
 
-fn of_many_threads_one_closes_and_gives_the_cause(fairness: Fairness) {
-    // Many at a time, and two at a time, which are more often at the same place.
+fn one_of_many_threads_closes_and_gives_the_cause(fairness: Fairness) {
+    // Many threads at a time, and two at a time, which collide more often.
     for (threads, round) in (0..20).map(|round| (8, round)).chain((0..500).map(|round| (2, round))) {
         let bucket = bucket(fairness, 1);
         let token = bucket.try_take().unwrap();
@@ -397,9 +397,9 @@ fn of_many_threads_one_closes_and_gives_the_cause(fairness: Fairness) {
             while arrived.load(Ordering::SeqCst) < threads {
                 thread::yield_now();
             }
-            // One of them gives none.
+            // One of the threads gives no cause.
             let is_first = if number == 0 { bucket.close() } else { bucket.close_with(Cause(number)) };
-            // Whoever closed it, it is closed now, and all are told the same.
+            // Whichever thread closed it, the bucket is closed now, and every thread gets the same cause.
             assert!(bucket.is_closed(), "{round}");
             (is_first, cause(&bucket.try_take().unwrap_err()).unwrap_or(0), number)
         };
@@ -410,14 +410,14 @@ fn of_many_threads_one_closes_and_gives_the_cause(fairness: Fairness) {
         });
         let first: Vec<_> = winners.iter().filter(|(is_first, ..)| *is_first).map(|&(.., number)| number).collect();
         assert_eq!(first.len(), 1, "{winners:?}");
-        assert!(winners.iter().all(|&(_, told, _)| told == first[0]), "{winners:?}");
+        assert!(winners.iter().all(|&(_, given, _)| given == first[0]), "{winners:?}");
         assert_eq!(cause(&closed(take.done())).unwrap_or(0), first[0]);
         assert_eq!(take.wakes(), 1);
         drop(token);
     }
 }
 
-fn nobody_hangs_who_takes_while_another_closes(fairness: Fairness) {
+fn no_taker_hangs_while_another_thread_closes(fairness: Fairness) {
     in_time(move || {
         for round in 0..100 {
             let bucket = bucket(fairness, 2);
@@ -444,13 +444,13 @@ fn nobody_hangs_who_takes_while_another_closes(fairness: Fairness) {
     });
 }
 
-/// The owner of the queue is about to grant the token that has just come back, and finds the bucket closed instead.
-fn a_waiter_that_comes_between_a_return_and_the_close_is_told(fairness: Fairness) {
+/// The owner of the queue is about to grant the returned token, and finds the bucket closed instead.
+fn a_waiter_that_comes_between_a_return_and_the_close_is_woken(fairness: Fairness) {
     in_time(move || {
         const ROUNDS: usize = 5_000;
         let buckets: Vec<_> = (0..ROUNDS).map(|_| bucket(fairness, 1)).collect();
         let round = AtomicUsize::new(0);
-        // No barrier: it would take longer than what is to happen at once.
+        // No barrier: it would take longer than the race that it starts.
         let reach = |n| {
             let mut spins = 0;
             while round.load(Ordering::SeqCst) < n {
@@ -492,12 +492,12 @@ fn a_waiter_that_comes_between_a_return_and_the_close_is_told(fairness: Fairness
                 assert_eq!(numbers(bucket), [1, 0, 0, 0]);
             }
         });
-        assert_eq!(asleep, 0, "waiters that sleep in a closed bucket");
+        assert_eq!(asleep, 0, "waiters left asleep in a closed bucket");
     });
 }
 
-/// A waiter that was woken to try for itself is queued until it answers; the close ends that.
-fn a_close_tells_all_who_were_woken_and_have_not_answered(fairness: Fairness) {
+/// A waiter that was woken to try for itself stays queued until it answers; a close ends that.
+fn a_close_ends_woken_waiters_that_have_not_answered(fairness: Fairness) {
     let bucket = bucket(fairness, 2);
     let held = bucket.try_take_many(2).unwrap();
     let mut takes = [waiting(bucket.take()), waiting(bucket.take()), waiting(bucket.take())];
@@ -514,7 +514,7 @@ fn a_close_tells_all_who_were_woken_and_have_not_answered(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [2, 0, 0, 0]);
 }
 
-/// Calls a function once, when it is woken or when it is dropped.
+/// Calls a function once, when woken or when dropped.
 struct Callback<F: Fn() + Send + Sync + 'static> {
     on_wake: bool,
     called: AtomicBool,
@@ -555,7 +555,7 @@ impl<F: Fn() + Send + Sync + 'static> Drop for Callback<F> {
 
 type Act = fn(&Arc<TokenBucket>);
 
-/// All that a waker may do to the bucket from which it is called.
+/// Everything that a waker may do to the bucket that runs it.
 const ACTS: [(&str, Act); 12] = [
     ("look", |bucket| drop(format!("{bucket:?} {:?} {}", bucket.snapshot(), bucket.waiting()))),
     ("try_take", |bucket| drop(bucket.try_take_owned())),
@@ -583,7 +583,7 @@ fn waiting_or_done<F: Future + Unpin>(future: F) -> Task<F> {
     task
 }
 
-/// What may wake the waiters of a bucket.
+/// The calls that wake the waiters of a bucket.
 const WAKES: [(&str, Act); 4] = [
     ("close", |bucket| {
         bucket.close();
@@ -595,7 +595,7 @@ const WAKES: [(&str, Act); 4] = [
     ("release", |bucket| bucket.try_release().unwrap()),
 ];
 
-/// tokio woke under its lock when it closed, event-listener and futures-intrusive do whenever they wake: deadlocks.
+/// tokio's close woke waiters under its lock, as event-listener and futures-intrusive do with every wake: a deadlock.
 fn b18_a_waker_may_call_the_bucket_when_it_is_woken(fairness: Fairness) {
     for (wake, what) in WAKES {
         for (name, act) in ACTS {
@@ -613,7 +613,7 @@ fn b18_a_waker_may_call_the_bucket_when_it_is_woken(fairness: Fairness) {
                 }
                 what(&bucket);
                 assert!(calls.load(Ordering::SeqCst) > 0, "{name} when woken by {wake}");
-                // Nobody is left behind: at the latest the close ends it for all.
+                // No waiter is left behind: at the latest, the close ends the wait.
                 bucket.close();
                 for mut take in takes {
                     assert!(poll_with(&mut take, Waker::noop()).is_ready(), "{name} when woken by {wake}");
@@ -624,7 +624,7 @@ fn b18_a_waker_may_call_the_bucket_when_it_is_woken(fairness: Fairness) {
     }
 }
 
-/// A waker that is replaced, or not needed any more, is dropped: under a lock in tokio once, in event-listener still.
+/// A waker that is replaced or no longer needed is dropped: once under a lock in tokio, still so in event-listener.
 fn b18_a_waker_may_call_the_bucket_when_it_is_dropped(fairness: Fairness) {
     for (name, act) in ACTS {
         in_time(move || {
@@ -638,7 +638,7 @@ fn b18_a_waker_may_call_the_bucket_when_it_is_dropped(fairness: Fairness) {
                     act(&bucket);
                 })
             };
-            // What one calls may wake another, whose waker is dropped then.
+            // A call may wake another waiter, whose waker is then dropped.
             let is_called = |times, when| assert!(calls.load(Ordering::SeqCst) >= times, "{name} when {when}");
 
             let [mut replaced, mut cancelled, mut dismissed] = [bucket.take_owned(), bucket.take_owned(), bucket.take_owned()];
@@ -674,7 +674,7 @@ fn b18_a_waker_may_drop_another_waiter(fairness: Fairness) {
                 for take in &takes {
                     let victim = Arc::clone(&takes[victim]);
                     let waker = Callback::waker(true, move || {
-                        // Taken out first, as its drop may call a waker in its turn, and that may be this one.
+                        // Taken out first: its drop may run a waker, perhaps this one.
                         let take = victim.lock().unwrap().take();
                         drop(take);
                     });
@@ -682,7 +682,7 @@ fn b18_a_waker_may_drop_another_waiter(fairness: Fairness) {
                 }
                 what(&bucket);
                 assert!(takes[victim].lock().unwrap().is_none(), "{victim} when woken by {wake}");
-                // The tokens are with those who are left.
+                // The remaining waiters have the tokens.
                 let mut tokens = Vec::new();
                 for take in takes {
                     let take = take.lock().unwrap().take();
@@ -709,12 +709,12 @@ struct Panics;
 
 impl Wake for Panics {
     fn wake(self: Arc<Self>) {
-        panic!("a waker that panics");
+        panic!("on purpose");
     }
 }
 
-/// Whoever is woken after it is woken all the same, and no token is lost.
-fn a_waker_that_panics_keeps_nobody_asleep(fairness: Fairness) {
+/// Waiters that are woken after it are woken all the same, and no token is lost.
+fn a_waker_that_panics_leaves_no_waiter_asleep(fairness: Fairness) {
     for (wake, what) in WAKES {
         for at in 0..4 {
             let bucket = Arc::new(bucket(fairness, 0));
@@ -725,16 +725,16 @@ fn a_waker_that_panics_keeps_nobody_asleep(fairness: Fairness) {
                 assert!(poll_with(take, &waker).is_pending());
             }
             let panicked = catch_unwind(AssertUnwindSafe(|| what(&bucket))).is_err();
-            let told = match wake {
+            let notified = match wake {
                 "close" | "growth" => 4,
                 "refill" => 2,
                 _ => 1,
             };
             if fairness == Fairness::Fifo || wake == "close" {
-                assert_eq!(panicked, at < told, "{at}, {wake}");
-                assert_eq!(wakes.count(), told - usize::from(panicked), "{at}, {wake}");
+                assert_eq!(panicked, at < notified, "{at}, {wake}");
+                assert_eq!(wakes.count(), notified - usize::from(panicked), "{at}, {wake}");
             }
-            // Also in a bucket that calls one after the other, all can go on who have what they want.
+            // In a barging bucket, which wakes waiters one after another, every waiter that can be served proceeds, too.
             let mut tokens = Vec::new();
             for take in &mut takes {
                 let polled = catch_unwind(AssertUnwindSafe(|| poll_with(take, &counting)));
@@ -743,7 +743,7 @@ fn a_waker_that_panics_keeps_nobody_asleep(fairness: Fairness) {
                 }
             }
             if fairness == Fairness::Fifo {
-                assert_eq!(tokens.len(), if wake == "close" { 0 } else { told }, "{at}, {wake}");
+                assert_eq!(tokens.len(), if wake == "close" { 0 } else { notified }, "{at}, {wake}");
             }
             let granted = tokens.len();
             drop(takes);
@@ -811,7 +811,7 @@ fn errors_say_that_the_bucket_is_closed_and_why() {
         let TryTakeError::Closed(closed) = error else { panic!("{error:?}") };
         assert_error(&closed, text);
         assert_eq!(cause(&closed), number);
-        assert_eq!(cause(&closed.clone()), number, "a copy has the cause too");
+        assert_eq!(cause(&closed.clone()), number, "a clone has the cause, too");
 
         let error = bucket.take().wait().unwrap_err();
         assert_error(&error, text);
@@ -867,12 +867,12 @@ impl fmt::Display for Held {
 impl Error for Held {}
 
 #[test]
-fn a_cause_outlives_its_bucket_and_goes_with_the_last_error() {
+fn a_cause_outlives_its_bucket_and_is_dropped_with_the_last_error() {
     let cause = Arc::new(());
     let bucket = TokenBucket::new(1, 1).unwrap();
     assert!(bucket.close_with(Held(Arc::clone(&cause))));
     assert!(!bucket.close_with(Held(Arc::clone(&cause))));
-    assert_eq!(Arc::strong_count(&cause), 2, "the second one is not kept");
+    assert_eq!(Arc::strong_count(&cause), 2, "the second cause is not kept");
     let error = bucket.try_take().unwrap_err();
     drop(bucket);
     assert_eq!(error.source().unwrap().to_string(), "held");

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 /// Long enough for any machine, and short for a task that never yields.
 const LIMIT: Duration = Duration::from_millis(50);
 
-/// Without the budget, these tests hang: the time-out is never polled.
+/// Without the budget, this test hangs: the timeout is never polled.
 #[tokio::test]
 async fn a_task_that_takes_in_a_loop_yields() {
     let bucket = TokenBucket::with_capacity(1);
@@ -38,7 +38,7 @@ async fn all_futures_that_are_ready_spend_the_budget() {
     assert!(timeout(LIMIT, futures).await.is_err());
 }
 
-/// A future that is pending gives its unit of the budget back, so polling it does not use the budget up.
+/// A pending future gives its unit of the budget back, so polling it does not use the budget up.
 #[tokio::test]
 async fn a_pending_future_spends_nothing() {
     let bucket = TokenBucket::with_capacity(0);
@@ -49,7 +49,7 @@ async fn a_pending_future_spends_nothing() {
     assert!(task::coop::has_budget_remaining());
 }
 
-/// A thread that blocks has no runtime that would give it a new budget.
+/// A blocked thread has no runtime that would renew its budget.
 #[tokio::test]
 async fn a_blocking_wait_needs_no_budget() {
     let bucket = TokenBucket::with_capacity(1);

@@ -1,4 +1,4 @@
-//! One bucket for everybody: tasks of several runtimes, and threads without any.
+//! One bucket shared by tasks of several runtimes and by plain threads.
 
 mod support;
 
@@ -18,22 +18,22 @@ use tokio::time::timeout;
 
 both! {
     all_runtimes_share_a_bucket_that_is_resized,
-    tasks_and_threads_wait_in_one_line,
+    tasks_and_threads_wait_in_one_queue,
     a_tokio_timeout_gives_up_the_place,
-    a_tokio_timeout_does_not_touch_what_it_does_not_reach,
+    a_tokio_timeout_that_does_not_elapse_has_no_effect,
     select_of_tokio_is_a_deadline,
     select_of_futures_resumes_a_take,
     or_of_futures_lite_is_a_deadline,
     owned_tokens_go_from_task_to_task,
-    a_task_that_is_aborted_leaves_the_line,
-    an_aborted_task_gives_back_what_it_holds,
-    a_runtime_that_goes_takes_its_waiters_with_it,
+    an_aborted_task_leaves_the_queue,
+    an_aborted_task_returns_its_tokens,
+    a_runtime_that_shuts_down_drops_its_waiters,
     a_thread_of_a_runtime_may_block,
     a_borrowed_take_works_within_a_scope,
     many_tasks_on_one_thread_take_turns,
 }
 
-/// Counts who holds how many tokens: never more than are out, as it counts later than the take and earlier than the return.
+/// Counts the held tokens. Never more than are outstanding: it counts after the take and before the return.
 #[derive(Default)]
 struct Meter {
     held: AtomicUsize,
@@ -57,13 +57,13 @@ impl Meter {
 struct Work {
     bucket: Arc<TokenBucket>,
     meter: Arc<Meter>,
-    /// All begin at once, so that they meet.
+    /// Lets all start at once, so that they compete.
     ready: Arc<AtomicBool>,
 }
 
-/// Is over for sure, as nobody does what would end it sooner.
+/// Always elapses: nothing happens that would end the wait sooner.
 const SHORT: Duration = Duration::from_millis(3);
-/// Is not over in any test.
+/// Elapses in no test.
 const LONG: Duration = Duration::from_secs(600);
 
 /// How often each task or thread takes.
@@ -120,7 +120,7 @@ impl Work {
         }
     }
 
-    /// Sets one capacity after the other. When what is owed has been paid back, no more may be held than it allows.
+    /// Sets one capacity after another. Once the deficit is paid off, no more tokens may be held than the capacity allows.
     fn resize(&self, done: &AtomicUsize, all: usize) {
         self.ready.store(true, Ordering::SeqCst);
         for capacity in [4, 1, 3, 0, 2, 5, 0, 4].into_iter().cycle() {
@@ -220,33 +220,33 @@ fn all_runtimes_share_a_bucket_that_is_resized(fairness: Fairness) {
         let tasks = 5 * 3 + 1 + 2;
         assert_eq!(work.meter.turns.load(Ordering::SeqCst), tasks * TURNS);
         assert_eq!(work.meter.held.load(Ordering::SeqCst), 0);
-        assert!(work.meter.peak.load(Ordering::SeqCst) <= 5, "more were held than there ever were");
+        assert!(work.meter.peak.load(Ordering::SeqCst) <= 5, "more were held than the largest capacity");
         assert_eq!(numbers(&work.bucket), [work.bucket.capacity(), 0, 0, 0]);
     });
 }
 
-/// A thread, a task of tokio, a task of smol, a thread: each has its place before the next one comes.
-fn tasks_and_threads_wait_in_one_line(fairness: Fairness) {
+/// A thread, a tokio task, a smol task and a thread; each has its place in the queue before the next one arrives.
+fn tasks_and_threads_wait_in_one_queue(fairness: Fairness) {
     in_time(move || {
         let bucket = Arc::new(bucket(fairness, 1));
         let token = bucket.try_take().unwrap();
         let (served, order) = mpsc::channel();
-        let (lined_up, has_place) = mpsc::channel();
+        let (queued, has_place) = mpsc::channel();
         let runtime = tokio_of_two_threads();
-        // One that is counted as waiting may not have its place yet; one that was polled has.
-        let line_up = {
+        // A waiter that is counted may not have its place yet; a polled one has.
+        let enqueue = {
             let bucket = Arc::clone(&bucket);
             move || {
                 let mut take = bucket.take_owned();
                 assert!(poll_with(&mut take, Waker::noop()).is_pending());
-                lined_up.send(()).unwrap();
+                queued.send(()).unwrap();
                 take
             }
         };
         let block = |number| {
-            let (line_up, served) = (line_up.clone(), served.clone());
+            let (enqueue, served) = (enqueue.clone(), served.clone());
             let thread = thread::spawn(move || {
-                let token = line_up().wait().unwrap();
+                let token = enqueue().wait().unwrap();
                 served.send(number).unwrap();
                 drop(token);
             });
@@ -254,9 +254,9 @@ fn tasks_and_threads_wait_in_one_line(fairness: Fairness) {
             thread
         };
         let wait = |number| {
-            let (line_up, served) = (line_up.clone(), served.clone());
+            let (enqueue, served) = (enqueue.clone(), served.clone());
             async move {
-                let token = line_up().await.unwrap();
+                let token = enqueue().await.unwrap();
                 served.send(number).unwrap();
                 drop(token);
             }
@@ -301,7 +301,7 @@ fn a_tokio_timeout_gives_up_the_place(fairness: Fairness) {
     });
 }
 
-fn a_tokio_timeout_does_not_touch_what_it_does_not_reach(fairness: Fairness) {
+fn a_tokio_timeout_that_does_not_elapse_has_no_effect(fairness: Fairness) {
     in_time(move || {
         tokio_of_one_thread().block_on(async {
             let bucket = Arc::new(bucket(fairness, 1));
@@ -325,15 +325,15 @@ fn select_of_tokio_is_a_deadline(fairness: Fairness) {
             let bucket = bucket(fairness, 1);
             let token = bucket.try_take().unwrap();
             tokio::select! {
-                _ = bucket.take() => panic!("there is none"),
+                _ = bucket.take() => panic!("no token is available"),
                 () = tokio::time::sleep(SHORT) => {}
             }
             assert_eq!(bucket.waiting(), 0);
-            // By reference it keeps its place from turn to turn.
+            // Polled by reference, it keeps its place.
             let mut take = bucket.take();
             for _ in 0..3 {
                 tokio::select! {
-                    _ = &mut take => panic!("there is none"),
+                    _ = &mut take => panic!("no token is available"),
                     () = tokio::time::sleep(SHORT) => {}
                 }
                 assert_eq!(bucket.waiting(), 1);
@@ -342,7 +342,7 @@ fn select_of_tokio_is_a_deadline(fairness: Fairness) {
             tokio::select! {
                 biased;
                 token = &mut take => assert_eq!(token.unwrap().count(), 1),
-                () = tokio::time::sleep(LONG) => panic!("there is one"),
+                () = tokio::time::sleep(LONG) => panic!("a token is available"),
             }
             assert_eq!(numbers(&bucket), [1, 0, 0, 0]);
         });
@@ -357,7 +357,7 @@ fn select_of_futures_resumes_a_take(fairness: Fairness) {
     let mut got = Vec::new();
     pollster::block_on(async {
         loop {
-            // A take that is over is passed over; `select!` asks it for that.
+            // `select!` skips a take that has completed; it asks `is_terminated`.
             futures::select! {
                 token = borrowed => got.push(token.unwrap().count()),
                 token = owned => got.push(token.unwrap().count()),
@@ -370,7 +370,7 @@ fn select_of_futures_resumes_a_take(fairness: Fairness) {
         }
     });
     assert_eq!(got, [1, 1]);
-    // The first one gave its token back, so that the second one needed no other.
+    // The first take returned its token, which the second then took.
     assert_eq!(given, 1);
     drop(held);
     assert_eq!(numbers(&bucket), [2, 0, 0, 0]);
@@ -393,7 +393,7 @@ fn or_of_futures_lite_is_a_deadline(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [1, 0, 0, 0]);
 }
 
-/// Taken in a task of tokio, counted in a task of smol, given back in a thread.
+/// Taken in a tokio task, counted in a smol task, returned in a thread.
 fn owned_tokens_go_from_task_to_task(fairness: Fairness) {
     in_time(move || {
         const TOKENS: usize = 50;
@@ -422,7 +422,7 @@ fn owned_tokens_go_from_task_to_task(fairness: Fairness) {
     });
 }
 
-fn a_task_that_is_aborted_leaves_the_line(fairness: Fairness) {
+fn an_aborted_task_leaves_the_queue(fairness: Fairness) {
     in_time(move || {
         for runtime in [tokio_of_one_thread(), tokio_of_two_threads()] {
             let bucket = Arc::new(bucket(fairness, 2));
@@ -433,7 +433,7 @@ fn a_task_that_is_aborted_leaves_the_line(fairness: Fairness) {
                     let bucket = Arc::clone(&bucket);
                     async move { bucket.take_many_owned(n).await.map(|token| token.count()) }
                 };
-                // The first cannot be served, and more of them wait than there are tokens.
+                // The first request cannot be served, and more waiters queue than there are tokens.
                 let big = tasks.spawn(take(3));
                 let head = tasks.spawn(take(2));
                 for _ in 0..10 {
@@ -449,7 +449,7 @@ fn a_task_that_is_aborted_leaves_the_line(fairness: Fairness) {
                     aborted += usize::from(tasks.join_next().await.unwrap().unwrap_err().is_cancelled());
                 }
                 assert_eq!(numbers(&bucket), [0, 2, 0, 10]);
-                // The others go on.
+                // The others proceed.
                 drop(token);
                 while let Some(result) = tasks.join_next().await {
                     assert_eq!(result.unwrap().unwrap(), 1);
@@ -463,7 +463,7 @@ fn a_task_that_is_aborted_leaves_the_line(fairness: Fairness) {
                 while bucket.waiting() < 4 {
                     tokio::task::yield_now().await;
                 }
-                // Some have their tokens already when they are aborted, or are on their way.
+                // When they are aborted, some already have their tokens, or have been granted them.
                 drop(token);
                 tasks.shutdown().await;
             });
@@ -472,7 +472,7 @@ fn a_task_that_is_aborted_leaves_the_line(fairness: Fairness) {
     });
 }
 
-fn an_aborted_task_gives_back_what_it_holds(fairness: Fairness) {
+fn an_aborted_task_returns_its_tokens(fairness: Fairness) {
     in_time(move || {
         tokio_of_one_thread().block_on(async {
             let bucket = Arc::new(bucket(fairness, 1));
@@ -497,7 +497,7 @@ fn an_aborted_task_gives_back_what_it_holds(fairness: Fairness) {
             assert!(holder.await.unwrap_err().is_cancelled());
             assert_eq!(waiter.await.unwrap().unwrap(), 1);
 
-            // A panic does the same.
+            // So does a task that panics.
             let panics = tokio::spawn({
                 let bucket = Arc::clone(&bucket);
                 async move {
@@ -511,7 +511,7 @@ fn an_aborted_task_gives_back_what_it_holds(fairness: Fairness) {
     });
 }
 
-fn a_runtime_that_goes_takes_its_waiters_with_it(fairness: Fairness) {
+fn a_runtime_that_shuts_down_drops_its_waiters(fairness: Fairness) {
     in_time(move || {
         let bucket = Arc::new(bucket(fairness, 1));
         let token = bucket.try_take().unwrap();
@@ -579,7 +579,7 @@ fn a_borrowed_take_works_within_a_scope(fairness: Fairness) {
     });
 }
 
-/// Who waits never keeps the only thread busy, or the one who has the token would never run.
+/// A waiting task never blocks the only thread; otherwise the task that holds the token could not run.
 fn many_tasks_on_one_thread_take_turns(fairness: Fairness) {
     in_time(move || {
         let bucket = bucket(fairness, 2);

@@ -1,4 +1,4 @@
-//! The order in which waiters are served, who may pass them, and who is woken when.
+//! The order in which waiters are served, which callers may overtake them, and which waiters are woken when.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
@@ -12,43 +12,43 @@ use support::{Task, both, bucket, counting_waker, in_time, numbers, poll_with, t
 
 both! {
     waiters_are_served_in_the_order_of_their_first_poll,
-    nobody_is_woken_for_too_few_tokens,
+    no_waiter_is_woken_for_too_few_tokens,
     only_the_last_waker_is_woken,
     polling_again_keeps_the_place,
-    b9_two_returns_before_any_poll_let_two_waiters_on,
-    b22_returns_of_any_size_wake_whom_they_suffice_for,
-    b28_no_take_is_polled_in_vain,
+    b9_two_returns_before_any_poll_let_two_waiters_proceed,
+    b22_returns_of_any_size_wake_every_waiter_they_suffice_for,
+    b28_no_take_is_polled_needlessly,
     b30_waiters_are_woken_once_however_many_there_are,
 }
 
-/// After how many losses newcomers are shut out, as documented at [`Fairness::Barging`].
+/// Newcomers are shut out after this many losses, as documented at [`Fairness::Barging`].
 const LOSSES: usize = 16;
 
 fn wakes<F: Future + Unpin>(takes: &[Task<F>]) -> Vec<usize> {
     takes.iter().map(Task::wakes).collect()
 }
 
-/// Takes a token ahead of the queue and returns it, until newcomers are shut out: after exactly 16 times.
+/// Takes a token ahead of the queue and returns it, until newcomers are shut out, which must be after exactly 16 times.
 #[track_caller]
 fn until_shut(bucket: &TokenBucket) {
     assert_eq!((0..=LOSSES).take_while(|_| bucket.try_take().is_ok()).count(), LOSSES);
 }
 
-// Both ways.
+// Both kinds of fairness.
 
 fn waiters_are_served_in_the_order_of_their_first_poll(fairness: Fairness) {
     let bucket = bucket(fairness, 5);
     let mut held = vec![bucket.try_take_many(5).unwrap()];
     let needs = [3, 1, 2, 5, 1, 4];
     let mut takes: Vec<_> = needs.iter().map(|&n| task(bucket.take_many(n))).collect();
-    // Neither the order in which they were made nor their size counts.
+    // Neither the order in which the futures were created nor their size counts.
     let order = [4, 0, 3, 1, 5, 2];
     for i in order {
         takes[i].waits();
     }
     let mut served = Vec::new();
     while served.len() < order.len() {
-        // One token at a time comes back, those of waiters who are done too.
+        // Tokens are returned one at a time, including those of served waiters.
         let mut first: Token<'_> = held.remove(0);
         let one = first.split(1).unwrap();
         if first.count() > 0 {
@@ -69,7 +69,7 @@ fn waiters_are_served_in_the_order_of_their_first_poll(fairness: Fairness) {
     assert_eq!(wakes(&takes), [1; 6]);
 }
 
-fn nobody_is_woken_for_too_few_tokens(fairness: Fairness) {
+fn no_waiter_is_woken_for_too_few_tokens(fairness: Fairness) {
     let bucket = bucket(fairness, 3);
     let mut held = bucket.try_take_many(3).unwrap();
     let mut head = waiting(bucket.take_many(3));
@@ -122,8 +122,8 @@ fn polling_again_keeps_the_place(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [1, 0, 0, 0]);
 }
 
-/// In async-lock, aube and others, the second of two releases before any poll found the first waiter woken and did no more.
-fn b9_two_returns_before_any_poll_let_two_waiters_on(fairness: Fairness) {
+/// In async-lock, aube and others, the second of two releases before any poll found the first waiter woken, and woke no other.
+fn b9_two_returns_before_any_poll_let_two_waiters_proceed(fairness: Fairness) {
     let bucket = bucket(fairness, 2);
     let held = (bucket.try_take().unwrap(), bucket.try_take().unwrap());
     let mut takes: Vec<_> = (0..3).map(|_| waiting(bucket.take())).collect();
@@ -144,15 +144,15 @@ fn b9_two_returns_before_any_poll_let_two_waiters_on(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [2, 0, 0, 0]);
 }
 
-/// marusama's semaphore let a release wake nobody because another limit than that of the weights was compared.
-fn b22_returns_of_any_size_wake_whom_they_suffice_for(fairness: Fairness) {
+/// marusama's semaphore woke no waiter on some releases, because it compared the weights with the wrong limit.
+fn b22_returns_of_any_size_wake_every_waiter_they_suffice_for(fairness: Fairness) {
     let bucket = bucket(fairness, 10);
     let mut held = bucket.try_take_many(10).unwrap();
     let mut takes: Vec<_> = [4, 3, 3, 1].into_iter().map(|n| waiting(bucket.take_many(n))).collect();
     drop(held.split(3));
     assert_eq!(wakes(&takes), [0, 0, 0, 0]);
     assert_eq!(numbers(&bucket), [3, 7, 0, 4]);
-    // 8 are there: for the first two, with one left, which is not for the last.
+    // 8 are available: enough for the first two; 1 is left, too few for the last.
     drop(held.split(5));
     let mut tokens = vec![takes[0].done().unwrap(), takes[1].done().unwrap()];
     assert_eq!(wakes(&takes), [1, 1, 0, 0]);
@@ -168,8 +168,8 @@ fn b22_returns_of_any_size_wake_whom_they_suffice_for(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [10, 0, 0, 0]);
 }
 
-/// async-lock's owned acquire took its listener out before each poll, and was polled again and again.
-fn b28_no_take_is_polled_in_vain(fairness: Fairness) {
+/// async-lock's owned acquire removed its listener before each poll, and so was polled again and again.
+fn b28_no_take_is_polled_needlessly(fairness: Fairness) {
     in_time(move || {
         let bucket = Arc::new(bucket(fairness, 1));
         for i in 0..2 {
@@ -200,7 +200,7 @@ fn b28_no_take_is_polled_in_vain(fairness: Fairness) {
     });
 }
 
-/// futures-intrusive walked all that waited for each one that it woke.
+/// futures-intrusive traversed the whole queue for each waiter that it woke.
 fn b30_waiters_are_woken_once_however_many_there_are(fairness: Fairness) {
     const MANY: usize = 3000;
     let bucket = bucket(fairness, 1);
@@ -219,7 +219,7 @@ fn b30_waiters_are_woken_once_however_many_there_are(fairness: Fairness) {
 // Fifo.
 
 #[test]
-fn fifo_newcomers_are_kept_from_what_a_waiter_could_use() {
+fn fifo_newcomers_get_no_token_that_a_waiter_could_use() {
     let bucket = Arc::new(bucket(Fairness::Fifo, 3));
     let mut held = bucket.try_take_many(3).unwrap();
     let mut head = waiting(bucket.take_many(3));
@@ -237,7 +237,7 @@ fn fifo_newcomers_are_kept_from_what_a_waiter_could_use() {
     assert_eq!(numbers(&bucket), [2, 1, 0, 3]);
     drop(held);
     assert_eq!((head.wakes(), late.wakes(), later.wakes()), (1, 0, 0));
-    // Granted is as good as taken.
+    // A granted token is no longer available.
     assert_eq!(numbers(&bucket), [0, 3, 0, 2]);
     assert!(bucket.try_take().is_err());
     drop(head.done().unwrap());
@@ -248,47 +248,47 @@ fn fifo_newcomers_are_kept_from_what_a_waiter_could_use() {
 }
 
 #[test]
-fn fifo_newcomers_may_take_what_is_left_when_nobody_waits() {
+fn fifo_newcomers_may_take_the_rest_when_no_waiter_is_left() {
     let bucket = bucket(Fairness::Fifo, 3);
     let held = bucket.try_take_many(3).unwrap();
     let mut one = waiting(bucket.take());
     drop(held);
-    // The one has been granted its token, though it does not know yet.
+    // The waiter has been granted its token, although it has not been polled.
     assert_eq!(numbers(&bucket), [2, 1, 0, 0]);
     assert_eq!(bucket.try_take_up_to(3).unwrap().count(), 2);
     drop(one.done().unwrap());
 }
 
 #[test]
-fn fifo_newcomers_are_not_kept_from_anything_by_a_request_above_the_capacity() {
+fn fifo_newcomers_are_not_blocked_by_a_request_above_the_capacity() {
     let bucket = bucket(Fairness::Fifo, 2);
-    let mut aside = waiting(bucket.take_many(3));
+    let mut deferred = waiting(bucket.take_many(3));
     for _ in 0..3 {
         drop(bucket.try_take().unwrap());
         drop(bucket.try_take_up_to(5).unwrap());
         drop(task(bucket.take_many(2)).done().unwrap());
         assert_eq!(numbers(&bucket), [2, 0, 0, 1]);
     }
-    // Nor behind somebody who could be served, and has been.
+    // Nor by a waiter that could be served, and has been.
     let held = bucket.try_take_many(2).unwrap();
     let mut other = waiting(bucket.take_many(2));
     drop(held);
     drop(other.done().unwrap());
     assert_eq!(numbers(&bucket), [2, 0, 0, 1]);
     drop(bucket.try_take_many(2).unwrap());
-    assert_eq!(aside.wakes(), 0);
-    // From here on they are.
+    assert_eq!(deferred.wakes(), 0);
+    // From now on, they are blocked.
     let held = bucket.try_take().unwrap();
     bucket.set_capacity(3).unwrap();
     assert_eq!(numbers(&bucket), [2, 1, 0, 1]);
     assert!(matches!(bucket.try_take(), Err(TryTakeError::Empty)));
     drop(held);
-    assert_eq!(aside.wakes(), 1);
-    drop(aside.done().unwrap());
+    assert_eq!(deferred.wakes(), 1);
+    drop(deferred.done().unwrap());
 }
 
 #[test]
-fn fifo_newcomers_are_let_in_again_when_the_head_has_gone() {
+fn fifo_newcomers_are_let_in_again_when_the_head_is_dropped() {
     let bucket = bucket(Fairness::Fifo, 3);
     let held = bucket.try_take_many(2).unwrap();
     let head = waiting(bucket.take_many(3));
@@ -314,8 +314,8 @@ fn fifo_grants_before_the_waiter_is_polled() {
     assert_eq!((take.wakes(), other.wakes()), (1, 1));
 }
 
-/// In tokio, a poll that was put off by its budget had no place in the queue; in async-lock, a woken waiter that lost went
-/// to its end.
+/// In tokio, a poll that the task's budget had postponed got no place in the queue; in async-lock, a woken waiter that lost moved
+/// to the end.
 #[test]
 fn b26_fifo_serves_in_the_order_of_the_first_poll() {
     let bucket = bucket(Fairness::Fifo, 4);
@@ -329,7 +329,7 @@ fn b26_fifo_serves_in_the_order_of_the_first_poll() {
         } else {
             drop(tokens.remove(0));
         }
-        // Polled in the wrong order, and also those who were not woken.
+        // Polled in reverse order, including waiters that were not woken.
         for i in (0..takes.len()).rev() {
             let newcomer = bucket.try_take();
             assert!(newcomer.is_err() || bucket.waiting() == 0);
@@ -350,7 +350,7 @@ fn b26_fifo_serves_in_the_order_of_the_first_poll() {
 // Barging.
 
 #[test]
-fn barging_newcomers_pass_those_who_wait() {
+fn barging_newcomers_overtake_waiters() {
     let bucket = Arc::new(bucket(Fairness::Barging, 1));
     let held = bucket.try_take().unwrap();
     let mut waiter = waiting(bucket.take());
@@ -363,7 +363,7 @@ fn barging_newcomers_pass_those_who_wait() {
     drop(task(bucket.take()).done().unwrap());
     drop(pollster::block_on(bucket.take()).unwrap());
     assert_eq!(numbers(&bucket), [1, 0, 0, 1]);
-    // It is on its way already.
+    // It has been woken already.
     assert_eq!(waiter.wakes(), 1);
     drop(waiter.done().unwrap());
     assert_eq!(numbers(&bucket), [1, 0, 0, 0]);
@@ -423,10 +423,10 @@ fn barging_counts_what_woken_waiters_claim() {
     assert_eq!(wakes(&takes), [1, 1, 0, 0], "2 are left of 5");
     drop(held.split(3));
     assert_eq!(wakes(&takes), [1, 1, 0, 0], "3 are left of 8, and the next one wants 4");
-    // A waiter that leaves claims no more.
+    // A dropped waiter claims no tokens.
     drop(takes.remove(1));
     assert_eq!(wakes(&takes), [1, 1, 1], "5 are left");
-    // Nor does one that finds too few tokens, which it wants to be woken for again.
+    // Nor does a waiter that found too few tokens; it is woken again later.
     let barged = bucket.try_take_many(6).unwrap();
     takes[0].waits();
     takes[1].waits();
@@ -441,9 +441,9 @@ fn barging_counts_what_woken_waiters_claim() {
     assert_eq!(numbers(&bucket), [10, 0, 0, 0]);
 }
 
-/// Elsewhere one waiter in 256 was woken if those before it did not run.
+/// Another semaphore woke only one waiter in 256 if earlier waiters did not run.
 #[test]
-fn barging_lets_no_token_lie_while_a_waiter_sleeps() {
+fn barging_leaves_no_token_unused_while_a_waiter_sleeps() {
     let bucket = TokenBucket::with_capacity(205).with_fairness(Fairness::Barging);
     let mut held = bucket.try_take_many(205).unwrap();
     let mut takes: Vec<_> = (0..51).map(|_| waiting(bucket.take_many(4))).collect();
@@ -453,7 +453,7 @@ fn barging_lets_no_token_lie_while_a_waiter_sleeps() {
         assert_eq!(takes.iter().map(Task::wakes).sum::<usize>(), due.min(51));
         assert!(takes[..due.min(51)].iter().all(Task::is_woken), "in order");
     }
-    // They run in any order.
+    // They can run in any order.
     let tokens: Vec<_> = takes.iter_mut().rev().map(|take| take.done().unwrap()).collect();
     assert_eq!(numbers(&bucket), [1, 204, 0, 0]);
     drop((tokens, held));
@@ -493,12 +493,12 @@ fn barging_starvation_ends_after_16_losses() {
         first.waits();
     }
     drop(barged);
-    // Now it is served like the first in an orderly line: nobody can pass.
+    // Now it is served as in a FIFO queue: no caller can overtake it.
     assert_eq!((first.wakes(), second.wakes()), (LOSSES + 1, 0));
     assert_eq!(numbers(&bucket), [0, 1, 0, 1]);
     assert!(matches!(bucket.try_take(), Err(TryTakeError::Empty)));
     let token = first.done().unwrap();
-    // And it is over for the others.
+    // Then newcomers are let in again.
     drop(token);
     assert_eq!(second.wakes(), 1);
     drop(bucket.try_take().unwrap());
@@ -514,14 +514,14 @@ fn barging_newcomers_cannot_starve_a_request_for_many() {
     assert_eq!(numbers(&bucket), [1, 2, 0, 1]);
     until_shut(&bucket);
     assert_eq!(large.wakes(), 0);
-    // Shut, although there is a token; a newcomer lines up.
+    // Newcomers are shut out although a token is available; this one queues.
     assert_eq!(numbers(&bucket), [1, 2, 0, 1]);
     let mut late = waiting(bucket.take());
     assert!(bucket.try_take_up_to(1).is_err());
     assert_eq!(numbers(&bucket), [1, 2, 0, 2]);
     drop(held);
     assert_eq!((large.wakes(), late.wakes()), (1, 0));
-    // It has its tokens before it is polled.
+    // The tokens are granted before it is polled.
     assert_eq!(numbers(&bucket), [0, 3, 0, 1]);
     drop(large.done().unwrap());
     assert_eq!(late.wakes(), 1);
@@ -530,7 +530,7 @@ fn barging_newcomers_cannot_starve_a_request_for_many() {
     assert_eq!(numbers(&bucket), [3, 0, 0, 0]);
 }
 
-/// Who has got its tokens hears of it before another is woken to try.
+/// A waiter that is granted its tokens is notified before another waiter is woken to try.
 #[test]
 fn barging_serves_the_starving_waiter_before_it_wakes_the_next() {
     struct Named(char, Arc<Mutex<String>>);
@@ -556,7 +556,7 @@ fn barging_serves_the_starving_waiter_before_it_wakes_the_next() {
 }
 
 #[test]
-fn barging_is_open_again_when_a_starved_waiter_goes() {
+fn barging_is_open_again_when_a_starved_waiter_is_dropped() {
     let bucket = bucket(Fairness::Barging, 3);
     let held = bucket.try_take_many(2).unwrap();
     let large = waiting(bucket.take_many(3));
@@ -571,7 +571,7 @@ fn barging_is_open_again_when_a_starved_waiter_goes() {
 }
 
 #[test]
-fn barging_is_open_again_when_a_starved_waiter_steps_aside() {
+fn barging_is_open_again_when_a_starved_waiter_is_deferred() {
     let bucket = bucket(Fairness::Barging, 4);
     let held = bucket.try_take_many(2).unwrap();
     let mut large = waiting(bucket.take_many(4));
@@ -582,14 +582,14 @@ fn barging_is_open_again_when_a_starved_waiter_steps_aside() {
     drop(bucket.try_take().unwrap());
     drop(held);
     drop(bucket.try_take_many(3).unwrap());
-    // It has not forgotten.
+    // Its losses are remembered.
     bucket.set_capacity(4).unwrap();
     assert_eq!(large.wakes(), 1);
     assert_eq!(numbers(&bucket), [0, 4, 0, 0]);
     drop(large.done().unwrap());
 }
 
-/// Even if it was woken, and does not run.
+/// Even if it was woken and does not run.
 #[test]
 fn barging_grants_the_head_its_tokens_after_16_losses() {
     let bucket = bucket(Fairness::Barging, 2);
@@ -605,7 +605,7 @@ fn barging_grants_the_head_its_tokens_after_16_losses() {
         assert_eq!(numbers(&bucket), [1 - granted, 1 + granted, 0, 2 - granted]);
         assert_eq!(wakes(&takes), [1, 1, 0]);
     }
-    // The head and the second have theirs, and have not run.
+    // The first two waiters have been granted theirs, and have not run.
     assert!(matches!(bucket.try_take(), Err(TryTakeError::Empty)));
     let tokens = [takes[1].done().unwrap(), takes[0].done().unwrap()];
     assert_eq!(numbers(&bucket), [0, 2, 0, 1]);
@@ -616,21 +616,21 @@ fn barging_grants_the_head_its_tokens_after_16_losses() {
     assert_eq!(numbers(&bucket), [2, 0, 0, 0]);
 }
 
-/// A return or growth is a loss only if a newcomer took tokens since the one before, however many did.
+/// A return or growth counts as one loss if newcomers have taken tokens since the previous one, however many did.
 #[test]
 fn barging_counts_a_loss_for_each_return_after_a_newcomer() {
     let bucket = bucket(Fairness::Barging, 4);
     let mut held = bucket.try_take_many(2).unwrap();
     let mut large = waiting(bucket.take_many(4));
     for losses in 1..=LOSSES {
-        // None is counted for a return by itself.
+        // A return or growth without a newcomer is no loss.
         bucket.set_capacity(3).unwrap();
         bucket.set_capacity(4).unwrap();
         let barged = [bucket.try_take().unwrap(), bucket.try_take().unwrap()];
         if losses % 2 == 0 {
             drop(barged);
         } else {
-            // A growth counts as well. (What it brings goes with the next shrink.)
+            // A growth counts, too. (The next shrink removes the token that it brings.)
             bucket.set_capacity(5).unwrap();
             barged.into_iter().for_each(Token::forget);
             bucket.set_capacity(4).unwrap();
@@ -647,7 +647,7 @@ fn barging_counts_a_loss_for_each_return_after_a_newcomer() {
 }
 
 #[test]
-fn barging_late_ones_that_lose_keep_their_order() {
+fn barging_late_waiters_that_lose_keep_their_order() {
     let bucket = bucket(Fairness::Barging, 3);
     let held = bucket.try_take_many(3).unwrap();
     let mut takes: Vec<_> = (0..4).map(|_| waiting(bucket.take())).collect();
@@ -669,7 +669,7 @@ fn barging_late_ones_that_lose_keep_their_order() {
 }
 
 #[test]
-fn barging_a_woken_request_that_a_shrink_has_made_impossible_lets_the_next_one_on() {
+fn barging_a_woken_request_that_a_shrink_defers_lets_the_next_one_proceed() {
     let bucket = bucket(Fairness::Barging, 3);
     let held = bucket.try_take_many(3).unwrap();
     let mut large = waiting(bucket.take_many(3));
@@ -689,13 +689,13 @@ fn barging_a_woken_request_that_a_shrink_has_made_impossible_lets_the_next_one_o
 }
 
 #[test]
-fn barging_late_ones_keep_their_order_when_they_are_deferred() {
+fn barging_late_waiters_keep_their_order_when_they_are_deferred() {
     let bucket = TokenBucket::new(10, 8).unwrap().with_fairness(Fairness::Barging);
     let held = bucket.try_take_many(8).unwrap();
     let mut takes: Vec<_> = [5, 3, 4].into_iter().map(|n| waiting(bucket.take_many(n))).collect();
     drop(held);
     assert_eq!(wakes(&takes), [1, 1, 0]);
-    // The first is deferred, late as it is.
+    // A shrink defers the first one, although it is late.
     bucket.set_capacity(4).unwrap();
     let barged = bucket.try_take_many(2).unwrap();
     takes[1].waits();
@@ -704,7 +704,7 @@ fn barging_late_ones_keep_their_order_when_they_are_deferred() {
     drop(barged);
     assert_eq!(wakes(&takes), [1, 2, 0], "1 is left");
     bucket.set_capacity(6).unwrap();
-    // It is first again, and what the second claims is none of its concern.
+    // It is the head again, and does not depend on what the second one claims.
     assert_eq!(wakes(&takes), [2, 2, 0]);
     let second = takes[1].done().unwrap();
     bucket.set_capacity(8).unwrap();
@@ -715,7 +715,7 @@ fn barging_late_ones_keep_their_order_when_they_are_deferred() {
     assert_eq!(numbers(&bucket), [8, 0, 0, 0]);
 }
 
-/// A newcomer could make it unsatisfiable again before it runs.
+/// Otherwise, a newcomer could make it unsatisfiable again before it runs.
 #[test]
 fn barging_grants_a_request_above_the_capacity_at_once() {
     let bucket = TokenBucket::new(6, 2).unwrap().with_fairness(Fairness::Barging);
@@ -737,7 +737,7 @@ fn barging_restored_requests_do_not_pass_a_waiter_between_them() {
     let held = bucket.try_take().unwrap();
     let mut takes = [waiting(bucket.take_many(2)), waiting(bucket.take()), waiting(bucket.take_many(2))];
     drop(held);
-    // The first and the last are deferred.
+    // The first and the last request are deferred.
     assert_eq!(wakes(&takes), [0, 1, 0]);
     let barged = bucket.try_take().unwrap();
     takes[1].waits();
@@ -754,7 +754,7 @@ fn barging_restored_requests_do_not_pass_a_waiter_between_them() {
 
 // Threads.
 
-/// Lets newcomers take and return one token at a time until `is_served`, and counts how often they took one.
+/// Lets newcomers take and return one token at a time until `is_served`, and counts the tokens they took.
 fn hammer(bucket: &TokenBucket, threads: usize, is_served: impl Fn() -> bool + Sync) -> usize {
     let taken = AtomicUsize::new(0);
     thread::scope(|scope| {
@@ -781,7 +781,7 @@ fn barging_newcomers_of_many_threads_bypass_a_waiter_16_times() {
             let mut head = waiting(bucket.take());
             let mut second = waiting(bucket.take());
             drop(held);
-            // It was woken, and does not run.
+            // The head was woken and does not run.
             let taken = hammer(&bucket, 2 + round % 3, || bucket.waiting() < 2);
             assert_eq!(taken, LOSSES, "round {round}");
             assert_eq!(numbers(&bucket), [0, 1, 0, 1]);
@@ -792,7 +792,7 @@ fn barging_newcomers_of_many_threads_bypass_a_waiter_16_times() {
     });
 }
 
-/// A growth brings back a request that came before the head, and does not run either.
+/// A growth restores a request that is older than the head, and that does not run.
 #[test]
 fn barging_newcomers_of_many_threads_bypass_a_restored_request_16_times() {
     in_time(|| {
@@ -801,12 +801,12 @@ fn barging_newcomers_of_many_threads_bypass_a_restored_request_16_times() {
             let held = bucket.try_take().unwrap();
             let mut large = waiting(bucket.take_many(2));
             let mut small = waiting(bucket.take());
-            // One is free, but the large one is first.
+            // One token is available, but the large request comes first.
             bucket.set_capacity(2).unwrap();
             assert_eq!((large.wakes(), small.wakes()), (0, 0));
             let idle = AtomicUsize::new(0);
             let taken = hammer(&bucket, 2 + round % 3, || {
-                // It is not served, so they try in vain for a while.
+                // The large request is not served, so newcomers try without success for a while.
                 bucket.available() == 1 && bucket.try_take().is_err() && idle.fetch_add(1, Ordering::SeqCst) > 2000
             });
             assert!(taken <= LOSSES, "{taken} in round {round}");
@@ -821,7 +821,7 @@ fn barging_newcomers_of_many_threads_bypass_a_restored_request_16_times() {
     });
 }
 
-/// The head was woken and is late, the second wants more. A return and a shrink at the same time let only one of them proceed.
+/// The head was woken and is late; the second waiter wants more. A concurrent return and shrink let only one of them proceed.
 #[test]
 fn barging_a_late_head_does_not_end_up_behind_the_second() {
     in_time(|| {

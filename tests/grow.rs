@@ -1,5 +1,5 @@
-//! Capacity that changes relatively, and tokens that come and go with their capacity: `with_capacity`, `update_capacity`, `grow_and_take`,
-//! `retire`, `give_back`, and the requests for up to so many tokens.
+//! Relative changes of the capacity, and tokens that come and go with their capacity: `with_capacity`, `update_capacity`,
+//! `grow_and_take`, `retire`, `give_back`, and requests for up to `n` tokens.
 
 mod support;
 
@@ -16,33 +16,33 @@ both! {
     a_bucket_with_a_capacity_can_grow_to_the_largest,
     an_update_sees_the_capacity_and_sets_it,
     an_update_out_of_range_changes_nothing,
-    an_update_of_a_closed_bucket_calls_nothing,
+    an_update_of_a_closed_bucket_does_not_call_f,
     an_update_that_panics_changes_nothing,
     an_update_may_call_back,
     updates_of_many_threads_add_up,
     a_growth_brings_its_tokens_to_the_caller,
-    a_growth_goes_past_the_queue_and_leaves_the_available_tokens,
+    a_growth_bypasses_the_queue_and_leaves_the_available_tokens,
     a_growth_makes_a_deferred_request_satisfiable,
     a_growth_out_of_range_changes_nothing,
     a_growth_of_a_closed_bucket_is_refused,
     a_retired_token_takes_its_capacity_with_it,
     a_retired_token_pays_a_deficit_first,
     a_retired_token_defers_what_no_longer_fits,
-    a_retired_guard_of_none_changes_nothing,
-    tokens_given_back_tell_what_became_of_them,
+    a_retired_empty_guard_changes_nothing,
+    give_back_returns_what_became_of_the_tokens,
     tokens_given_back_to_a_waiter_are_restored,
     growth_and_retirement_of_many_threads_cancel_out,
-    up_to_waits_for_one_token_and_takes_what_is_there,
+    up_to_waits_for_one_token_and_takes_the_available_ones,
     up_to_takes_no_more_than_it_wants,
     up_to_keeps_its_place,
-    up_to_none_is_served_at_once,
+    up_to_zero_is_served_at_once,
     up_to_is_closed_with_the_bucket,
     up_to_can_be_dropped_at_any_moment,
     a_waker_may_panic_in_each_new_call,
     a_waker_may_call_each_new_call,
 }
 
-/// What no bucket of `max` can hold. On a target of 32 bits, the third is as good as the last.
+/// Numbers that no bucket of `max` can hold. On 32-bit targets, the third equals the last.
 fn beyond(max: usize) -> [usize; 4] {
     [max + 1, TokenBucket::MAX_CAPACITY + 1, usize::try_from(1_u64 << 32).unwrap_or(usize::MAX), usize::MAX]
 }
@@ -95,7 +95,7 @@ fn an_update_out_of_range_changes_nothing(fairness: Fairness) {
     }
 }
 
-fn an_update_of_a_closed_bucket_calls_nothing(fairness: Fairness) {
+fn an_update_of_a_closed_bucket_does_not_call_f(fairness: Fairness) {
     let bucket = bucket(fairness, 3);
     bucket.close();
     let before = bucket.snapshot();
@@ -112,7 +112,7 @@ fn an_update_that_panics_changes_nothing(fairness: Fairness) {
     assert_eq!(bucket.update_capacity(|capacity| capacity + 1).unwrap().capacity, 4);
 }
 
-/// If it changes the capacity itself, it is called again with the new one.
+/// If `f` changes the capacity itself, it is called again with the new one.
 fn an_update_may_call_back(fairness: Fairness) {
     let bucket = bucket(fairness, 3);
     let mut seen = Vec::new();
@@ -125,7 +125,7 @@ fn an_update_may_call_back(fairness: Fairness) {
         capacity + 1
     });
     assert_eq!((now.unwrap().capacity, seen), (11, vec![3, 10]));
-    // Or refused, if it closes the bucket.
+    // The update is refused if `f` closes the bucket.
     let refused = bucket.update_capacity(|capacity| {
         bucket.close();
         capacity + 1
@@ -169,7 +169,7 @@ fn a_growth_brings_its_tokens_to_the_caller(fairness: Fairness) {
     }
 }
 
-fn a_growth_goes_past_the_queue_and_leaves_the_available_tokens(fairness: Fairness) {
+fn a_growth_bypasses_the_queue_and_leaves_the_available_tokens(fairness: Fairness) {
     let bucket = bucket(fairness, 2);
     let held = bucket.try_take_many(2).unwrap();
     let mut takes = [waiting(bucket.take()), waiting(bucket.take())];
@@ -180,7 +180,7 @@ fn a_growth_goes_past_the_queue_and_leaves_the_available_tokens(fairness: Fairne
     drop(takes.each_mut().map(|take| take.done().unwrap()));
     drop(held);
     assert_eq!(numbers(&bucket), [5, 0, 0, 0]);
-    // A deficit stays as well.
+    // A deficit is left as it is, too.
     let held = bucket.try_take_many(5).unwrap();
     bucket.set_capacity(3).unwrap();
     let own = bucket.grow_and_take(2).unwrap();
@@ -194,7 +194,7 @@ fn a_growth_makes_a_deferred_request_satisfiable(fairness: Fairness) {
     let mut large = waiting(bucket.take_many(3));
     let own = bucket.grow_and_take(1).unwrap();
     assert_eq!(large.wakes(), 0);
-    // It has its place now, so in a Fifo bucket no newcomer takes what is for it.
+    // It has regained its place, so in a Fifo bucket no newcomer can take its token.
     assert_eq!(bucket.try_take().is_err(), fairness == Fairness::Fifo);
     drop(own);
     assert_eq!(large.done().unwrap().count(), 3);
@@ -213,7 +213,7 @@ fn a_growth_out_of_range_changes_nothing(fairness: Fairness) {
         }
         assert_eq!(bucket.snapshot(), before);
     }
-    // What a shrink asks back must fit as well.
+    // The deficit must fit as well.
     let held = bucket.try_take_many(3).unwrap();
     bucket.set_capacity(1).unwrap();
     assert!(bucket.grow_and_take(MAX - 2).is_err());
@@ -242,11 +242,11 @@ fn a_retired_token_takes_its_capacity_with_it(fairness: Fairness) {
     assert_eq!((bucket.capacity(), numbers(&bucket)), (2, [2, 0, 0, 0]));
     bucket.try_take_many_owned(2).unwrap().retire();
     assert_eq!((bucket.capacity(), numbers(&bucket)), (0, [0, 0, 0, 0]));
-    // Tokens beyond the capacity vanish without any.
+    // Tokens beyond the capacity vanish on their own.
     bucket.try_release_many(2).unwrap();
     bucket.try_take_many(2).unwrap().retire();
     assert_eq!((bucket.capacity(), numbers(&bucket)), (0, [0, 0, 0, 0]));
-    // Also when it is closed.
+    // Even when it is closed.
     bucket.set_capacity(4).unwrap();
     let token = bucket.try_take().unwrap();
     bucket.close();
@@ -274,7 +274,7 @@ fn a_retired_token_defers_what_no_longer_fits(fairness: Fairness) {
     drop(tokens.split(1));
     assert_eq!((large.wakes(), small.wakes()), (0, 0));
     tokens.split(1).unwrap().retire();
-    // The one that is available is not for the first one any more.
+    // The large request is now deferred, so the available token is for the small one.
     assert_eq!((large.wakes(), small.wakes()), (0, 1));
     drop((small.done().unwrap(), tokens));
     assert_eq!(numbers(&bucket), [2, 0, 0, 1]);
@@ -282,7 +282,7 @@ fn a_retired_token_defers_what_no_longer_fits(fairness: Fairness) {
     assert_eq!(large.done().unwrap().count(), 3);
 }
 
-fn a_retired_guard_of_none_changes_nothing(fairness: Fairness) {
+fn a_retired_empty_guard_changes_nothing(fairness: Fairness) {
     let bucket = bucket(fairness, 3);
     let before = bucket.snapshot();
     bucket.try_take_many(0).unwrap().retire();
@@ -291,9 +291,9 @@ fn a_retired_guard_of_none_changes_nothing(fairness: Fairness) {
     assert_eq!(bucket.snapshot(), before);
 }
 
-// Returns that tell.
+// Returns with a result.
 
-fn tokens_given_back_tell_what_became_of_them(fairness: Fairness) {
+fn give_back_returns_what_became_of_the_tokens(fairness: Fairness) {
     let bucket = Arc::new(bucket(fairness, 5));
     let mut tokens = bucket.try_take_many_owned(5).unwrap();
     bucket.set_capacity(2).unwrap();
@@ -302,12 +302,12 @@ fn tokens_given_back_tell_what_became_of_them(fairness: Fairness) {
         assert_eq!((returned.restored, returned.retired, bucket.deficit()), (restored, retired, deficit));
     }
     assert_eq!(numbers(&bucket), [2, 0, 0, 0]);
-    // What has no room is neither.
+    // A token for which there is no room is neither restored nor retired.
     let tokens = bucket.try_take_many(2).unwrap();
     bucket.refill(MAX - 1);
     let returned = tokens.give_back();
     assert_eq!((returned.restored, returned.retired, bucket.available()), (1, 0, MAX));
-    // Also in a closed bucket.
+    // Even in a closed bucket.
     let tokens = bucket.try_take_many(4).unwrap();
     bucket.close();
     assert_eq!(tokens.give_back().restored, 4);
@@ -317,7 +317,7 @@ fn tokens_given_back_to_a_waiter_are_restored(fairness: Fairness) {
     let bucket = bucket(fairness, 2);
     let mut tokens = bucket.try_take_many(2).unwrap();
     let mut take = waiting(bucket.take());
-    // Straight to the one that wants as many, and with more than that.
+    // Handed directly to a waiter for as many tokens, and then to one for more.
     let returned = tokens.split(1).unwrap().give_back();
     assert_eq!((returned.restored, returned.retired, take.wakes()), (1, 0, 1));
     let first = take.done().unwrap();
@@ -362,9 +362,9 @@ fn waiting_or_done<F: Future + Unpin>(future: F) -> Task<F> {
     task
 }
 
-// Up to so many.
+// Up to `n` tokens.
 
-fn up_to_waits_for_one_token_and_takes_what_is_there(fairness: Fairness) {
+fn up_to_waits_for_one_token_and_takes_the_available_ones(fairness: Fairness) {
     let bucket = Arc::new(bucket(fairness, 3));
     for n in [2, 3, MAX, MAX + 1, TokenBucket::MAX_CAPACITY + 1, usize::try_from(1_u64 << 32).unwrap_or(usize::MAX), usize::MAX] {
         assert_eq!(task(bucket.take_up_to(n)).done().unwrap().count(), n.min(3));
@@ -396,7 +396,7 @@ fn up_to_takes_no_more_than_it_wants(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [0, 5, 0, 0]);
 }
 
-/// It takes one token of those for which an earlier request waits no more than any other does.
+/// It waits behind an earlier request for more tokens, as any request does.
 fn up_to_keeps_its_place(fairness: Fairness) {
     let bucket = bucket(fairness, 3);
     let mut held = bucket.try_take_many(3).unwrap();
@@ -408,14 +408,14 @@ fn up_to_keeps_its_place(fairness: Fairness) {
     drop(held);
     drop(large.done().unwrap());
     assert_eq!(up_to.done().unwrap().count(), 3);
-    // At capacity 0 it waits, and holds up no growth.
+    // At capacity 0 it waits, and is served at the next growth.
     bucket.set_capacity(0).unwrap();
     let mut up_to = waiting(bucket.take_up_to(3));
     bucket.set_capacity(2).unwrap();
     assert_eq!(up_to.done().unwrap().count(), 2);
 }
 
-fn up_to_none_is_served_at_once(fairness: Fairness) {
+fn up_to_zero_is_served_at_once(fairness: Fairness) {
     let bucket = Arc::new(bucket(fairness, 0));
     let head = waiting(bucket.take());
     assert_eq!(task(bucket.take_up_to(0)).done().unwrap().count(), 0);
@@ -439,7 +439,7 @@ fn up_to_is_closed_with_the_bucket(fairness: Fairness) {
     assert!(matches!(task(bucket.take_up_to(usize::MAX)).done(), Err(TakeError::Closed(_))));
 }
 
-/// New, waiting, woken, and done.
+/// New, waiting, woken and done.
 fn up_to_can_be_dropped_at_any_moment(fairness: Fairness) {
     for moment in 0..4 {
         let bucket = bucket(fairness, 2);
@@ -467,7 +467,7 @@ fn up_to_can_be_dropped_at_any_moment(fairness: Fairness) {
 
 // Wakers.
 
-/// Does `f` when it is first woken.
+/// Calls `f` when it is first woken.
 struct OnWake<F: Fn() + Send + Sync>(F, AtomicBool);
 
 impl<F: Fn() + Send + Sync> Wake for OnWake<F> {
@@ -484,7 +484,7 @@ fn on_wake(f: impl Fn() + Send + Sync + 'static) -> Waker {
 
 type Way = fn(&Arc<TokenBucket>);
 
-/// The new calls, each of which lets a waiter of a paused bucket proceed, and is done then.
+/// The calls of this file; each lets a waiter of a paused bucket proceed and then restores the capacity.
 const WAYS: [(&str, Way); 6] = [
     ("update_capacity", |bucket| {
         bucket.update_capacity(|capacity| capacity + 1).unwrap();

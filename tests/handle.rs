@@ -1,4 +1,4 @@
-//! Guards and futures over any handle: whatever points to something that holds a bucket.
+//! Guards and futures over any handle: whatever points to something that contains a bucket.
 
 mod support;
 
@@ -15,8 +15,8 @@ both! {
     a_guard_holds_the_pool,
     a_future_holds_the_pool_and_hands_it_to_the_guard,
     a_refusal_drops_the_handle,
-    guards_of_a_pool_split_merge_retire_and_tell,
-    each_handle_takes_in_each_way,
+    guards_of_a_pool_split_merge_retire_and_give_back,
+    each_handle_takes_with_every_method,
     a_split_clones_the_handle_first,
 }
 
@@ -35,7 +35,7 @@ fn pool(fairness: Fairness, capacity: usize) -> Arc<Pool> {
     Arc::new(Pool { bucket: bucket(fairness, capacity), name: "pool" })
 }
 
-/// A handle that counts its clones, and panics in them if told to.
+/// A handle that counts its clones, and panics in a clone beyond the limit.
 struct Counted {
     pool: Arc<Pool>,
     clones: Arc<AtomicUsize>,
@@ -66,7 +66,7 @@ fn a_guard_holds_the_pool(fairness: Fairness) {
     assert_eq!(numbers(&pool.bucket), [0, 2, 0, 0]);
     drop(guard);
     assert_eq!((numbers(&pool.bucket), Arc::strong_count(&pool)), ([2, 0, 0, 0], 1));
-    // The last guard keeps it alive.
+    // The last guard keeps the pool alive.
     let guard = TokenGuard::try_take(Arc::clone(&pool), 1).unwrap();
     let weak = Arc::downgrade(&pool);
     drop(pool);
@@ -89,7 +89,7 @@ fn a_future_holds_the_pool_and_hands_it_to_the_guard(fairness: Fairness) {
     drop(guard);
     assert_eq!(up_to.done().unwrap().count(), 1);
     drop(up_to);
-    // It is dropped with the future, wherever that is.
+    // The handle is dropped with the future, at any stage.
     drop(TokenGuard::take(Arc::clone(&pool), 1));
     let held = TokenGuard::try_take(&*pool, 1).unwrap();
     drop(waiting(TokenGuard::take(Arc::clone(&pool), 1)));
@@ -119,7 +119,7 @@ fn a_refusal_drops_the_handle(fairness: Fairness) {
     assert_eq!(Arc::strong_count(&pool), 1);
 }
 
-fn guards_of_a_pool_split_merge_retire_and_tell(fairness: Fairness) {
+fn guards_of_a_pool_split_merge_retire_and_give_back(fairness: Fairness) {
     let pool = pool(fairness, 5);
     let mut guard = TokenGuard::try_take(Arc::clone(&pool), 5).unwrap();
     assert!(guard.split(6).is_none());
@@ -133,7 +133,7 @@ fn guards_of_a_pool_split_merge_retire_and_tell(fairness: Fairness) {
     assert_eq!((numbers(&pool.bucket), Arc::strong_count(&pool)), ([1, 3, 0, 0], 1));
 }
 
-fn takes_in_each_way<H: Handle + Clone>(handle: &H) {
+fn takes_with_every_method<H: Handle + Clone>(handle: &H) {
     let bucket = handle.to_bucket();
     let before = bucket.snapshot();
     drop(TokenGuard::try_take(handle.clone(), 1).unwrap());
@@ -151,18 +151,18 @@ fn takes_in_each_way<H: Handle + Clone>(handle: &H) {
 static FIFO: TokenBucket = TokenBucket::with_capacity(2);
 static BARGING: TokenBucket = TokenBucket::with_capacity(2).with_fairness(Fairness::Barging);
 
-/// Borrowed, shared, static, boxed, on one thread only, and one of the user.
-fn each_handle_takes_in_each_way(fairness: Fairness) {
+/// Borrowed, shared, static and boxed handles, one confined to a thread, and a user's own.
+fn each_handle_takes_with_every_method(fairness: Fairness) {
     let local = bucket(fairness, 2);
-    takes_in_each_way(&&local);
-    takes_in_each_way(&Arc::new(bucket(fairness, 2)));
+    takes_with_every_method(&&local);
+    takes_with_every_method(&Arc::new(bucket(fairness, 2)));
     let shared: &'static TokenBucket = if fairness == Fairness::Fifo { &FIFO } else { &BARGING };
-    takes_in_each_way(&shared);
+    takes_with_every_method(&shared);
     let pool = pool(fairness, 2);
-    takes_in_each_way(&&*pool);
-    takes_in_each_way(&pool);
-    takes_in_each_way(&Rc::new(bucket(fairness, 2)));
-    takes_in_each_way(&Counted { pool, clones: Arc::default(), limit: 100 });
+    takes_with_every_method(&&*pool);
+    takes_with_every_method(&pool);
+    takes_with_every_method(&Rc::new(bucket(fairness, 2)));
+    takes_with_every_method(&Counted { pool, clones: Arc::default(), limit: 100 });
     let token: Token<'static> = TokenGuard::try_take(&FIFO, 0).unwrap();
     assert!(std::ptr::eq(token.bucket(), &raw const FIFO));
 }
@@ -174,7 +174,7 @@ fn a_split_clones_the_handle_first(fairness: Fairness) {
     let handle = Counted { pool: Arc::clone(&pool), clones: Arc::clone(&clones), limit: 1 };
     let mut guard = TokenGuard::try_take(handle, 3).unwrap();
     assert!(guard.split(4).is_none());
-    assert_eq!(clones.load(Ordering::SeqCst), 0, "nothing to clone it for");
+    assert_eq!(clones.load(Ordering::SeqCst), 0, "no clone without a split");
     let one = guard.split(1).unwrap();
     assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| guard.split(1).map(drop))).is_err());
     assert_eq!((one.count(), guard.count(), numbers(&pool.bucket)), (1, 2, [0, 3, 0, 0]));

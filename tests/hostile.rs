@@ -1,7 +1,7 @@
-//! Those who do what they should not: wakers that call back or panic wherever they can, futures that are leaked, tasks that
-//! are dropped while they are woken, crowds.
+//! Hostile users: wakers that call back or panic wherever they can, leaked futures, tasks that are dropped while they are
+//! woken, and crowds of waiters.
 //!
-//! (Wakers that call back or panic when they are woken or dropped are in `cancel.rs` and `close.rs`, too.)
+//! (More tests of wakers that call back or panic when woken or dropped are in `cancel.rs` and `close.rs`.)
 
 mod support;
 
@@ -19,31 +19,31 @@ use support::{MAX, both, bucket, in_time, numbers, poll_with, task, waiting};
 use token_bucket::{Fairness, OwnedToken, Take, TakeError, TakeOwned, TokenBucket};
 
 both! {
-    a_waker_is_cloned_once_however_often_it_comes,
+    a_waker_is_cloned_once_however_often_it_is_polled,
     a_waker_may_call_back_when_it_is_cloned,
     a_waker_that_panics_when_it_is_cloned_loses_no_place,
     a_waker_that_panics_when_it_is_dropped_loses_nothing,
     a_waker_that_panics_when_it_was_woken_loses_nothing,
-    a_waker_that_panics_when_a_release_drops_it_holds_up_nobody,
+    a_waker_that_panics_when_a_release_drops_it_blocks_no_waiter,
     a_waker_that_panics_as_its_future_is_granted_and_dropped_loses_no_token,
     a_waker_that_is_replaced_as_its_future_is_granted_loses_no_token,
     a_release_that_woke_a_waker_that_panics_is_done,
     a_leaked_future_that_was_not_polled_costs_nothing,
     a_leaked_future_that_was_granted_keeps_its_tokens,
-    a_leaked_future_aside_holds_up_nobody,
+    a_leaked_deferred_future_blocks_no_waiter,
     a_leaked_release_claims_room_for_one,
-    leaked_futures_do_not_hinder_a_close,
-    a_leaked_token_stays_out,
+    leaked_futures_do_not_prevent_a_close,
+    a_leaked_token_stays_outstanding,
     a_task_may_be_dropped_by_its_own_wake,
     waiting_futures_keep_their_bucket,
-    a_crowd_costs_no_more_for_each,
-    a_resize_does_not_look_at_requests_that_it_cannot_serve,
+    the_cost_of_a_crowd_is_linear,
+    a_resize_does_not_visit_requests_that_it_cannot_serve,
     ten_million_calls_add_up,
 }
 
 type Hook = Box<dyn Fn() + Send + Sync>;
 
-/// What a waker does to those who use it.
+/// What a waker does when it is cloned, woken or dropped.
 struct Hooks {
     clone: Hook,
     wake: Hook,
@@ -58,7 +58,7 @@ impl Hooks {
     fn waker(self) -> Waker {
         let raw = Arc::into_raw(Arc::new(self)).cast();
         #[allow(unsafe_code, reason = "`Wake` has no hook for the clone")]
-        // SAFETY: the data is an `Arc<Hooks>`, as the functions of the table take it to be.
+        // SAFETY: the data is an `Arc<Hooks>`, as the functions of the table require.
         unsafe {
             Waker::from_raw(RawWaker::new(raw, &TABLE))
         }
@@ -68,7 +68,7 @@ impl Hooks {
 #[allow(unsafe_code, reason = "`Wake` has no hook for the clone")]
 static TABLE: RawWakerVTable = RawWakerVTable::new(
     |data| {
-        // SAFETY: the data of this table is an `Arc<Hooks>`, which whoever clones the waker keeps alive.
+        // SAFETY: the data of this table is an `Arc<Hooks>`, which the caller that clones the waker keeps alive.
         unsafe {
             ((*data.cast::<Hooks>()).clone)();
             Arc::increment_strong_count(data.cast::<Hooks>());
@@ -90,7 +90,7 @@ static TABLE: RawWakerVTable = RawWakerVTable::new(
     },
 );
 
-/// Does `f` the first time only.
+/// Calls `f` the first time only.
 fn once(f: impl FnOnce() + Send + 'static) -> Hook {
     let f = Mutex::new(Some(f));
     Box::new(move || {
@@ -125,7 +125,7 @@ const PRANKS: [Prank; 8] = [
     |bucket, _, _| assert!(bucket.close()),
 ];
 
-fn a_waker_is_cloned_once_however_often_it_comes(fairness: Fairness) {
+fn a_waker_is_cloned_once_however_often_it_is_polled(fairness: Fairness) {
     let bucket = bucket(fairness, 1);
     let token = bucket.try_take().unwrap();
     let clones = Arc::new(AtomicUsize::new(0));
@@ -155,7 +155,7 @@ fn a_waker_may_call_back_when_it_is_cloned(fairness: Fairness) {
                 let others = Arc::new(Mutex::new(Vec::new()));
                 let mut first = bucket.take_owned();
                 if again {
-                    // It waits with another waker, so the new one is cloned.
+                    // It already waits with another waker, so the new one is cloned.
                     assert!(poll_with(&mut first, Waker::noop()).is_pending());
                 }
                 let mut other = bucket.take_owned();
@@ -184,7 +184,7 @@ fn a_waker_may_call_back_when_it_is_cloned(fairness: Fairness) {
                     assert!(woken.load(Ordering::SeqCst), "prank {i}, {again}: not woken");
                     result = poll_with(&mut first, Waker::noop());
                 }
-                let Poll::Ready(result) = result else { panic!("prank {i}, {again}: it sleeps on") };
+                let Poll::Ready(result) = result else { panic!("prank {i}, {again}: it was not woken") };
                 assert_eq!(matches!(result, Err(TakeError::Closed(_))), bucket.is_closed());
                 drop(result);
                 assert_eq!(numbers(&bucket), [2, 0, 0, 0], "prank {i}, {again}");
@@ -198,13 +198,13 @@ fn a_waker_that_panics_when_it_is_cloned_loses_no_place(fairness: Fairness) {
     let bucket = bucket(fairness, 1);
     let held = bucket.try_take().unwrap();
     let mut first = bucket.take();
-    // Before it has a place:
+    // Before it has a place in the queue:
     assert!(panics(|| poll_with(&mut first, &hostile())));
     assert_eq!(numbers(&bucket), [0, 1, 0, 0]);
     let mut first = task(first);
     first.waits();
     let mut second = waiting(bucket.take());
-    // And when it has one:
+    // Once it has one:
     assert!(panics(|| poll_with(first.future(), &hostile())));
     assert_eq!(numbers(&bucket), [0, 1, 0, 2]);
     first.waits();
@@ -213,7 +213,7 @@ fn a_waker_that_panics_when_it_is_cloned_loses_no_place(fairness: Fairness) {
     drop(first.done().unwrap());
     drop(second.done().unwrap());
 
-    // One whose task has gone with the panic is not waited for.
+    // A future that was dropped by the panic does not delay the next waiter.
     let held = bucket.try_take().unwrap();
     let mut first = waiting(bucket.take());
     let mut second = waiting(bucket.take());
@@ -223,24 +223,24 @@ fn a_waker_that_panics_when_it_is_cloned_loses_no_place(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [1, 0, 0, 0]);
 }
 
-/// What panics once it is armed, and once only.
+/// Panics once, after it was armed.
 fn panics_if(armed: &Arc<AtomicBool>) -> Hook {
     let armed = Arc::clone(armed);
     Box::new(move || {
         if armed.swap(false, Ordering::SeqCst) {
-            // Without a message, which would take its time.
+            // Without a panic message, which would take time.
             std::panic::resume_unwind(Box::new("on purpose"));
         }
     })
 }
 
-/// A waker whose drop panics, but only in the hands of the bucket.
+/// A waker whose drop panics, but only within the bucket.
 fn panics_on_drop(armed: &Arc<AtomicBool>) -> Waker {
     Hooks { drop: panics_if(armed), ..Hooks::none() }.waker()
 }
 
 fn a_waker_that_panics_when_it_is_dropped_loses_nothing(fairness: Fairness) {
-    // Dropped with its future: in the queue, at the head of the line with tokens for others, aside.
+    // Dropped with its future: in the queue, at its head with tokens for other waiters, deferred.
     for (n, capacity) in [(1, 2), (3, 3), (5, 3)] {
         let bucket = bucket(fairness, capacity);
         let mut held = bucket.try_take_many(capacity).unwrap();
@@ -258,7 +258,7 @@ fn a_waker_that_panics_when_it_is_dropped_loses_nothing(fairness: Fairness) {
         drop(second.done().unwrap());
         assert_eq!(numbers(&bucket), [capacity, 0, 0, 0]);
     }
-    // A releaser's:
+    // The waker of a releaser:
     let bucket = bucket(fairness, MAX);
     let armed = Arc::new(AtomicBool::new(false));
     let mut first = bucket.release();
@@ -271,8 +271,8 @@ fn a_waker_that_panics_when_it_is_dropped_loses_nothing(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [MAX, 0, 0, 0]);
 }
 
-/// While its waker is cloned, there comes to be room for the releaser, and one who waits for the token: so the waker is not needed.
-fn a_waker_that_panics_when_a_release_drops_it_holds_up_nobody(fairness: Fairness) {
+/// While its waker is cloned, room for the releaser appears, and a waiter for its token. So the waker is not needed.
+fn a_waker_that_panics_when_a_release_drops_it_blocks_no_waiter(fairness: Fairness) {
     let bucket = Arc::new(TokenBucket::new(1, 1).unwrap().with_fairness(fairness));
     let armed = Arc::new(AtomicBool::new(false));
     let others = Arc::new(Mutex::new((None, None)));
@@ -294,7 +294,7 @@ fn a_waker_that_panics_when_a_release_drops_it_holds_up_nobody(fairness: Fairnes
     assert_eq!(numbers(&bucket), [1, 0, 0, 0]);
 }
 
-/// The waker is consumed by the wake, and panics as it goes; then by the close.
+/// The wake consumes the waker, whose drop panics; the same with a close.
 fn a_waker_that_panics_when_it_was_woken_loses_nothing(fairness: Fairness) {
     for close in [false, true] {
         let bucket = bucket(fairness, 0);
@@ -314,7 +314,7 @@ fn a_waker_that_panics_when_it_was_woken_loses_nothing(fairness: Fairness) {
     }
 }
 
-/// The drop of a future and the return of a token, at the same time. Whichever comes first, the token is there afterwards.
+/// A future is dropped while a token is returned. Whichever comes first, the token is available afterwards.
 fn a_waker_that_panics_as_its_future_is_granted_and_dropped_loses_no_token(fairness: Fairness) {
     in_time(move || {
         for round in 0..2_000 {
@@ -343,7 +343,7 @@ fn a_waker_that_panics_as_its_future_is_granted_and_dropped_loses_no_token(fairn
     });
 }
 
-/// The token comes back while the new waker is cloned; so that waker is not needed, and panics when it is dropped.
+/// The token is returned while the new waker is cloned, so that waker is not needed, and panics when dropped.
 fn a_waker_that_is_replaced_as_its_future_is_granted_loses_no_token(fairness: Fairness) {
     for again in [false, true] {
         let bucket = Arc::new(bucket(fairness, 1));
@@ -361,7 +361,7 @@ fn a_waker_that_is_replaced_as_its_future_is_granted_loses_no_token(fairness: Fa
         let waker = mem::ManuallyDrop::new(Hooks { clone, drop: panics_if(&armed), ..Hooks::none() }.waker());
         assert!(panics(|| poll_with(&mut take, &waker)));
         if again {
-            let Poll::Ready(Ok(token)) = poll_with(&mut take, Waker::noop()) else { panic!("the token is not there") };
+            let Poll::Ready(Ok(token)) = poll_with(&mut take, Waker::noop()) else { panic!("the token is lost") };
             assert_eq!(numbers(&bucket), [0, 1, 0, 0]);
             drop(token);
         }
@@ -371,7 +371,7 @@ fn a_waker_that_is_replaced_as_its_future_is_granted_loses_no_token(fairness: Fa
     }
 }
 
-/// New, and after it has waited.
+/// Both a new future and one that has waited.
 fn a_release_that_woke_a_waker_that_panics_is_done(fairness: Fairness) {
     for waited in [false, true] {
         let capacity = if waited { MAX } else { 0 };
@@ -387,9 +387,9 @@ fn a_release_that_woke_a_waker_that_panics_is_done(fairness: Fairness) {
         assert!(poll_with(&mut take, &Hooks { wake, ..Hooks::none() }.waker()).is_pending());
         assert!(panics(|| release.poll()));
         assert!(release.future().is_terminated());
-        // It says so, and does not deposit again.
+        // A second poll panics, and deposits nothing.
         assert!(panics(|| release.poll()));
-        let Poll::Ready(Ok(token)) = poll_with(&mut take, Waker::noop()) else { panic!("the token is not there") };
+        let Poll::Ready(Ok(token)) = poll_with(&mut take, Waker::noop()) else { panic!("the token is lost") };
         assert_eq!(token.count(), capacity.max(1));
         assert_eq!(bucket.available(), 0);
     }
@@ -418,22 +418,22 @@ fn a_leaked_future_that_was_granted_keeps_its_tokens(fairness: Fairness) {
     drop(held);
     assert!(take.is_woken());
     mem::forget(take);
-    // In a Barging bucket it was only called.
+    // In a barging bucket it was only woken.
     let kept = usize::from(fairness == Fairness::Fifo);
     assert_eq!(numbers(&bucket), [2 - kept, kept, 0, 1 - kept]);
-    // They can be replaced.
+    // The kept tokens can be replaced.
     assert_eq!(bucket.refill(kept), kept);
     drop(bucket.try_take_many(2).unwrap());
 }
 
 #[test]
-fn a_leaked_future_in_a_fifo_line_gets_its_tokens_and_keeps_them() {
+fn a_leaked_future_in_a_fifo_queue_gets_its_tokens_and_keeps_them() {
     let bucket = bucket(Fairness::Fifo, 2);
     let held = bucket.try_take_many(2).unwrap();
     leak(&bucket, 1);
     let mut second = waiting(bucket.take());
     drop(held);
-    // Those behind it go on, with one token less.
+    // Later waiters proceed, with one token less.
     drop(second.done().unwrap());
     assert_eq!(numbers(&bucket), [1, 1, 0, 0]);
     bucket.try_release().unwrap();
@@ -448,15 +448,15 @@ fn a_leaked_future_in_a_barging_queue_costs_what_it_wants() {
     leak(&bucket, 1);
     let mut second = waiting(bucket.take());
     drop(held);
-    // There is one for each of them.
+    // There is a token for each of them.
     drop(second.done().unwrap());
     for losses in 0..16 {
-        // The one that the leaked future claims is for newcomers, and not for waiters.
+        // Newcomers may take the token that the leaked future claims; waiters may not.
         assert_eq!(numbers(&bucket), [2, 0, 0, 1], "after {losses} losses");
         drop(bucket.try_take_many(2).unwrap());
     }
     assert_eq!(numbers(&bucket), [1, 1, 0, 0]);
-    // From here on, it is as if it were not there.
+    // From now on, it has no effect.
     for _ in 0..20 {
         let held = bucket.try_take().unwrap();
         let mut next = waiting(bucket.take());
@@ -468,7 +468,7 @@ fn a_leaked_future_in_a_barging_queue_costs_what_it_wants() {
     assert_eq!(numbers(&bucket), [2, 0, 0, 0]);
 }
 
-/// If it is bypassed before it is woken, it is served in the end as well, and keeps what it got.
+/// If it is bypassed before it is woken, it is served in the end as well, and keeps its tokens.
 #[test]
 fn a_leaked_future_in_a_barging_queue_that_is_bypassed_gets_its_tokens() {
     let bucket = bucket(Fairness::Barging, 2);
@@ -488,8 +488,8 @@ fn a_leaked_future_in_a_barging_queue_that_is_bypassed_gets_its_tokens() {
     drop(bucket.try_take_many(2).unwrap());
 }
 
-/// Until the capacity reaches it.
-fn a_leaked_future_aside_holds_up_nobody(fairness: Fairness) {
+/// As long as its request is above the capacity.
+fn a_leaked_deferred_future_blocks_no_waiter(fairness: Fairness) {
     let bucket = bucket(fairness, 1);
     leak(&bucket, 3);
     for _ in 0..20 {
@@ -504,7 +504,7 @@ fn a_leaked_future_aside_holds_up_nobody(fairness: Fairness) {
     assert_eq!(bucket.outstanding(), kept);
 }
 
-/// A releaser that was woken, and is leaked, claims room for one token, and no more.
+/// A leaked releaser that was woken claims room for one token.
 fn a_leaked_release_claims_room_for_one(fairness: Fairness) {
     let bucket = bucket(fairness, MAX);
     let mut first = bucket.release();
@@ -524,7 +524,7 @@ fn a_leaked_release_claims_room_for_one(fairness: Fairness) {
     bucket.try_release().unwrap();
 }
 
-fn leaked_futures_do_not_hinder_a_close(fairness: Fairness) {
+fn leaked_futures_do_not_prevent_a_close(fairness: Fairness) {
     let bucket = bucket(fairness, 1);
     let held = bucket.try_take().unwrap();
     leak(&bucket, 1);
@@ -537,7 +537,7 @@ fn leaked_futures_do_not_hinder_a_close(fairness: Fairness) {
     assert!(take.done().is_err() && other.done().is_err());
 }
 
-fn a_leaked_token_stays_out(fairness: Fairness) {
+fn a_leaked_token_stays_outstanding(fairness: Fairness) {
     let bucket = bucket(fairness, 2);
     mem::forget(bucket.try_take().unwrap());
     assert_eq!(numbers(&bucket), [1, 1, 0, 0]);
@@ -548,7 +548,7 @@ fn a_leaked_token_stays_out(fairness: Fairness) {
 // Tasks that are dropped by their own wake, as by an executor that has been shut down.
 
 fn a_task_may_be_dropped_by_its_own_wake(fairness: Fairness) {
-    // The return of each wakes the next one, within it.
+    // Each return wakes the next task from within.
     const MANY: usize = 500;
     in_time(move || {
         for close in [false, true] {
@@ -591,7 +591,7 @@ fn waiting_futures_keep_their_bucket(fairness: Fairness) {
     assert_eq!(numbers(token.bucket()), [1, 1, 0, 2]);
     drop(token);
     drop(takes[1].done().unwrap());
-    // Nobody can change the capacity any more, so the last one waits in vain, and is the last to hold it.
+    // The capacity can no longer be changed, so the last future waits for ever, and keeps the bucket alive.
     takes[2].waits();
     assert_eq!(weak.strong_count(), 1);
     drop(takes);
@@ -602,12 +602,12 @@ fn waiting_futures_keep_their_bucket(fairness: Fairness) {
 
 type Way = fn(&TokenBucket, Vec<Take<'_>>);
 
-/// How a crowd of waiters can end.
+/// The ways in which the waits of a crowd end.
 const WAYS: [Way; 6] = [
-    // They leave, those in front first or those behind.
+    // All are dropped, from the front or from the back.
     |_, takes| takes.into_iter().for_each(drop),
     |_, takes| takes.into_iter().rev().for_each(drop),
-    // They are served at once (in a Barging bucket all are woken), and one after the other.
+    // All are served at once (in a barging bucket, all are woken), and one after another.
     |bucket, mut takes| {
         bucket.set_capacity(takes.len() + 1).unwrap();
         takes.iter_mut().for_each(serve);
@@ -622,7 +622,7 @@ const WAYS: [Way; 6] = [
         assert!(bucket.close());
         assert!(takes.iter_mut().all(|take| poll_with(take, Waker::noop()).is_ready()));
     },
-    // Each second one leaves, then the others are served, and leave.
+    // Every second one is dropped, then the others are served and dropped.
     |bucket, takes| {
         let (odd, even): (Vec<_>, Vec<_>) = takes.into_iter().enumerate().partition(|(i, _)| i % 2 == 1);
         drop(odd);
@@ -636,7 +636,7 @@ fn serve(take: &mut Take<'_>) {
     token.forget();
 }
 
-/// How long the processor takes until all of a crowd have come and gone.
+/// Measures the CPU time until the waits of a whole crowd have begun and ended.
 fn crowd(fairness: Fairness, way: Way, many: usize) -> Duration {
     let bucket = TokenBucket::new(TokenBucket::MAX_CAPACITY, 0).unwrap().with_fairness(fairness);
     let mut takes: Vec<_> = (0..many).map(|_| bucket.take()).collect();
@@ -648,16 +648,16 @@ fn crowd(fairness: Fairness, way: Way, many: usize) -> Duration {
     begin.elapsed()
 }
 
-/// Ten times as many take ten times as long, or, as others may use the caches, at most forty times; not a hundred times.
-fn a_crowd_costs_no_more_for_each(fairness: Fairness) {
+/// Ten times as many waiters may take forty times as long, because of the caches, but not a hundred times.
+fn the_cost_of_a_crowd_is_linear(fairness: Fairness) {
     for (i, way) in WAYS.into_iter().enumerate() {
         let few = (0..3).map(|_| crowd(fairness, way, 10_000)).min().unwrap();
         let is_linear = |_| crowd(fairness, way, 100_000) < 40 * few;
-        assert!((0..3).any(is_linear), "way {i}: more than 40 times the {few:?} of a tenth");
+        assert!((0..3).any(is_linear), "way {i}: a crowd of ten times the size took more than 40 times {few:?}");
     }
 }
 
-/// How long the processor takes for `f`, at best.
+/// Returns the shortest CPU time of several runs of `f`.
 fn time(mut f: impl FnMut()) -> Duration {
     let times = (0..5).map(|_| {
         let begin = ThreadTime::now();
@@ -667,26 +667,26 @@ fn time(mut f: impl FnMut()) -> Duration {
     times.min().unwrap()
 }
 
-/// Takes and returns beside waiters that were woken and do not run; a hundred times as many cost not ten times as much.
+/// With a hundred times as many woken waiters that do not run, takes and returns take less than ten times as long.
 #[test]
-fn barging_calls_do_not_look_at_all_who_were_woken() {
+fn barging_calls_do_not_visit_every_woken_waiter() {
     let calls = |many: usize| {
         let bucket = TokenBucket::with_capacity(many).with_fairness(Fairness::Barging);
         let held = bucket.try_take_many(many).unwrap();
         let takes: Vec<_> = (0..many).map(|_| waiting(bucket.take())).collect();
         drop(held);
         assert!(takes.iter().all(support::Task::is_woken));
-        // The head is granted its token after each 16.
+        // The head is granted its token after every 16 losses.
         let time = time(|| (0..200).for_each(|_| drop(bucket.try_take().unwrap())));
         assert_eq!(bucket.waiting(), many - 1000 / 16);
         time
     };
     let few = calls(80);
     let is_constant = |_| calls(8_000) < 10 * few;
-    assert!((0..3).any(is_constant), "more than ten times the {few:?} of a hundredth");
+    assert!((0..3).any(is_constant), "with a hundred times as many, more than ten times {few:?}");
 }
 
-fn a_resize_does_not_look_at_requests_that_it_cannot_serve(fairness: Fairness) {
+fn a_resize_does_not_visit_requests_that_it_cannot_serve(fairness: Fairness) {
     let resizes = |many: usize| {
         let bucket = bucket(fairness, 1);
         let mut takes: Vec<_> = (0..many).map(|_| bucket.take_many(50)).collect();
@@ -700,14 +700,14 @@ fn a_resize_does_not_look_at_requests_that_it_cannot_serve(fairness: Fairness) {
     };
     let few = resizes(1_000);
     let is_constant = |_| resizes(100_000) < 10 * few;
-    assert!((0..3).any(is_constant), "more than ten times the {few:?} of a hundredth");
+    assert!((0..3).any(is_constant), "with a hundred times as many, more than ten times {few:?}");
 }
 
 fn ten_million_calls_add_up(fairness: Fairness) {
     const CALLS: u64 = 5_000_000;
     in_time(move || {
         let bucket = Arc::new(bucket(fairness, 3));
-        // Put in without a take, less forgotten.
+        // Tokens put in without a take, less those forgotten.
         let extra = AtomicI64::new(0);
         let done = AtomicBool::new(false);
         thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! Waiting for all tokens to be back, or for a shrink to take full effect: `idle` and `settled`.
+//! Waiting until no token is outstanding, or until a shrink has taken full effect: `idle` and `settled`.
 
 mod support;
 
@@ -12,45 +12,45 @@ use support::{MAX, both, bucket, counting_waker, in_time, numbers, poll_with, ta
 use token_bucket::{Fairness, TokenBucket};
 
 both! {
-    a_bucket_of_which_nothing_was_taken_is_idle,
-    idle_comes_with_the_last_token,
+    a_bucket_with_no_token_taken_is_idle,
+    idle_is_ready_with_the_last_token,
     a_deficit_is_not_idle,
-    a_forgotten_token_is_out_until_another_takes_its_place,
-    more_than_the_capacity_is_idle,
-    a_bucket_without_capacity_is_idle_when_all_is_paid_back,
-    those_who_wait_come_first,
+    a_forgotten_token_is_outstanding_until_it_is_replaced,
+    an_overfilled_bucket_is_idle,
+    a_bucket_without_capacity_is_idle_when_all_tokens_are_back,
+    waiters_come_first,
     a_token_that_goes_to_a_waiter_does_not_make_it_idle,
-    all_who_watch_are_woken_together,
-    it_was_idle_even_if_it_is_no_more,
+    all_watchers_are_woken_together,
+    idle_is_ready_even_if_the_moment_has_passed,
     a_closed_bucket_becomes_idle,
     closing_a_bucket_does_not_make_it_idle,
     a_resize_does_not_make_it_idle,
-    one_that_is_dropped_leaves_nothing_behind,
-    one_uses_the_last_waker_that_it_was_polled_with,
-    one_who_watches_holds_up_nobody,
-    one_tells_when_it_is_over,
+    a_dropped_watcher_leaves_nothing_behind,
+    a_watcher_uses_the_last_waker_that_it_was_polled_with,
+    a_watcher_blocks_no_caller,
+    a_watcher_is_fused_and_shows_its_stage,
     threads_wait_for_idle,
-    a_thread_gives_up_in_time,
-    it_is_idle_at_once_if_it_is_idle,
-    a_panicking_holder_makes_it_idle_as_well,
-    a_thread_that_sees_all_tokens_back_and_takes_again_does_not_hide_it,
-    one_that_was_woken_and_is_not_polled_slows_no_caller,
+    a_blocked_thread_times_out,
+    a_thread_does_not_block_if_the_bucket_is_idle,
+    a_panicking_holder_makes_the_bucket_idle,
+    a_moment_of_idleness_is_seen_although_a_thread_takes_again,
+    a_woken_watcher_that_is_not_polled_slows_no_caller,
     a_bucket_without_deficit_is_settled,
     a_shrink_is_settled_with_the_last_token_of_the_excess,
     a_growth_or_a_retired_token_settles,
-    it_was_settled_even_if_it_is_no_more,
+    settled_is_ready_even_if_the_moment_has_passed,
     a_closed_bucket_becomes_settled,
     idle_and_settled_are_woken_at_their_own_moments,
-    watchers_hold_up_no_waiter,
-    threads_wait_until_it_is_settled,
+    watchers_block_no_waiter,
+    threads_wait_until_the_bucket_is_settled,
 }
 
-fn a_bucket_of_which_nothing_was_taken_is_idle(fairness: Fairness) {
+fn a_bucket_with_no_token_taken_is_idle(fairness: Fairness) {
     task(bucket(fairness, 2).idle()).done();
     task(bucket(fairness, 0).idle()).done();
 }
 
-fn idle_comes_with_the_last_token(fairness: Fairness) {
+fn idle_is_ready_with_the_last_token(fairness: Fairness) {
     let bucket = bucket(fairness, 3);
     let mut tokens = bucket.try_take_many(3).unwrap();
     let mut idle = waiting(bucket.idle());
@@ -68,14 +68,14 @@ fn a_deficit_is_not_idle(fairness: Fairness) {
     let mut tokens = bucket.try_take_many(3).unwrap();
     bucket.set_capacity(1).unwrap();
     let mut idle = waiting(bucket.idle());
-    drop(tokens.split(2)); // paid back
+    drop(tokens.split(2)); // these pay off the deficit
     assert_eq!((bucket.deficit(), idle.wakes()), (0, 0));
     drop(tokens);
     assert_eq!(idle.wakes(), 1);
     idle.done();
 }
 
-fn a_forgotten_token_is_out_until_another_takes_its_place(fairness: Fairness) {
+fn a_forgotten_token_is_outstanding_until_it_is_replaced(fairness: Fairness) {
     let bucket = bucket(fairness, 2);
     bucket.try_take().unwrap().forget();
     drop(bucket.try_take());
@@ -90,7 +90,7 @@ fn a_forgotten_token_is_out_until_another_takes_its_place(fairness: Fairness) {
     idle.done();
 }
 
-fn more_than_the_capacity_is_idle(fairness: Fairness) {
+fn an_overfilled_bucket_is_idle(fairness: Fairness) {
     let bucket = bucket(fairness, 2);
     bucket.try_release_many(3).unwrap();
     let tokens = bucket.try_take_many(2).unwrap();
@@ -103,7 +103,7 @@ fn more_than_the_capacity_is_idle(fairness: Fairness) {
     idle.done();
 }
 
-fn a_bucket_without_capacity_is_idle_when_all_is_paid_back(fairness: Fairness) {
+fn a_bucket_without_capacity_is_idle_when_all_tokens_are_back(fairness: Fairness) {
     let bucket = bucket(fairness, 2);
     let mut tokens = bucket.try_take_many(2).unwrap();
     bucket.set_capacity(0).unwrap();
@@ -115,7 +115,7 @@ fn a_bucket_without_capacity_is_idle_when_all_is_paid_back(fairness: Fairness) {
     idle.done();
 }
 
-fn those_who_wait_come_first(fairness: Fairness) {
+fn waiters_come_first(fairness: Fairness) {
     let bucket = bucket(fairness, 1);
     let token = bucket.try_take().unwrap();
     let mut take = waiting(bucket.take());
@@ -129,7 +129,7 @@ fn those_who_wait_come_first(fairness: Fairness) {
 
 fn a_token_that_goes_to_a_waiter_does_not_make_it_idle(fairness: Fairness) {
     if fairness == Fairness::Barging {
-        // There it lies in the bucket until the waiter comes.
+        // There the token stays in the bucket until the waiter takes it.
         return;
     }
     let bucket = bucket(fairness, 2);
@@ -141,13 +141,13 @@ fn a_token_that_goes_to_a_waiter_does_not_make_it_idle(fairness: Fairness) {
     drop(tokens);
     assert_eq!(idle.wakes(), 0);
     drop(first.done());
-    assert_eq!(idle.wakes(), 0, "the second has both");
+    assert_eq!(idle.wakes(), 0, "the second waiter has both");
     drop(second.done());
     assert_eq!(idle.wakes(), 1);
     idle.done();
 }
 
-fn all_who_watch_are_woken_together(fairness: Fairness) {
+fn all_watchers_are_woken_together(fairness: Fairness) {
     let bucket = bucket(fairness, 1);
     let token = bucket.try_take().unwrap();
     let mut idles: Vec<_> = (0..100).map(|_| waiting(bucket.idle())).collect();
@@ -156,12 +156,12 @@ fn all_who_watch_are_woken_together(fairness: Fairness) {
         assert_eq!(idle.wakes(), 1);
         idle.done();
     }
-    // And nothing is left of them.
+    // The woken futures leave no trace.
     drop(bucket.try_take());
     assert!(idles.iter().all(|idle| idle.wakes() == 1));
 }
 
-fn it_was_idle_even_if_it_is_no_more(fairness: Fairness) {
+fn idle_is_ready_even_if_the_moment_has_passed(fairness: Fairness) {
     let bucket = bucket(fairness, 1);
     let token = bucket.try_take().unwrap();
     let mut idle = waiting(bucket.idle());
@@ -214,7 +214,7 @@ fn a_resize_does_not_make_it_idle(fairness: Fairness) {
     idle.done();
 }
 
-fn one_that_is_dropped_leaves_nothing_behind(fairness: Fairness) {
+fn a_dropped_watcher_leaves_nothing_behind(fairness: Fairness) {
     let bucket = bucket(fairness, 1);
     let token = bucket.try_take().unwrap();
     let (wakes, waker) = counting_waker();
@@ -227,7 +227,7 @@ fn one_that_is_dropped_leaves_nothing_behind(fairness: Fairness) {
     drop(token);
     assert_eq!(wakes.count(), 0);
     other.done();
-    // Also after it was woken.
+    // Even after it was woken.
     let token = bucket.try_take().unwrap();
     let (woken, mut other) = (waiting(bucket.idle()), waiting(bucket.idle()));
     drop(token);
@@ -235,7 +235,7 @@ fn one_that_is_dropped_leaves_nothing_behind(fairness: Fairness) {
     other.done();
 }
 
-fn one_uses_the_last_waker_that_it_was_polled_with(fairness: Fairness) {
+fn a_watcher_uses_the_last_waker_that_it_was_polled_with(fairness: Fairness) {
     let bucket = bucket(fairness, 1);
     let token = bucket.try_take().unwrap();
     let (old, new) = (counting_waker(), counting_waker());
@@ -247,11 +247,11 @@ fn one_uses_the_last_waker_that_it_was_polled_with(fairness: Fairness) {
     assert!(poll_with(&mut idle, &new.1).is_ready());
 }
 
-fn one_who_watches_holds_up_nobody(fairness: Fairness) {
+fn a_watcher_blocks_no_caller(fairness: Fairness) {
     let bucket = bucket(fairness, 2);
     let token = bucket.try_take().unwrap();
     let mut idle = waiting(bucket.idle());
-    assert_eq!(bucket.waiting(), 0, "it wants no token");
+    assert_eq!(bucket.waiting(), 0, "it requests no token");
     for _ in 0..10 {
         drop(bucket.try_take().unwrap());
         drop(task(bucket.take()).done().unwrap());
@@ -261,7 +261,7 @@ fn one_who_watches_holds_up_nobody(fairness: Fairness) {
     idle.done();
 }
 
-fn one_tells_when_it_is_over(fairness: Fairness) {
+fn a_watcher_is_fused_and_shows_its_stage(fairness: Fairness) {
     let bucket = bucket(fairness, 1);
     let token = bucket.try_take().unwrap();
     let mut idle = task(bucket.idle());
@@ -296,7 +296,7 @@ fn threads_wait_for_idle(fairness: Fairness) {
     });
 }
 
-fn a_thread_gives_up_in_time(fairness: Fairness) {
+fn a_blocked_thread_times_out(fairness: Fairness) {
     let bucket = bucket(fairness, 1);
     let token = bucket.try_take().unwrap();
     let (begin, limit) = (Instant::now(), Duration::from_millis(20));
@@ -307,7 +307,7 @@ fn a_thread_gives_up_in_time(fairness: Fairness) {
     assert!(bucket.idle().wait_timeout(limit));
 }
 
-fn it_is_idle_at_once_if_it_is_idle(fairness: Fairness) {
+fn a_thread_does_not_block_if_the_bucket_is_idle(fairness: Fairness) {
     let bucket = bucket(fairness, 1);
     bucket.idle().wait();
     assert!(bucket.idle().wait_timeout(Duration::ZERO));
@@ -315,7 +315,7 @@ fn it_is_idle_at_once_if_it_is_idle(fairness: Fairness) {
     assert!(bucket.idle().wait_deadline(Instant::now()));
 }
 
-fn a_panicking_holder_makes_it_idle_as_well(fairness: Fairness) {
+fn a_panicking_holder_makes_the_bucket_idle(fairness: Fairness) {
     let bucket = Arc::new(bucket(fairness, 1));
     let token = bucket.try_take_owned().unwrap();
     let mut idle = waiting(bucket.idle());
@@ -327,15 +327,15 @@ fn a_panicking_holder_makes_it_idle_as_well(fairness: Fairness) {
     idle.done();
 }
 
-/// Another thread keeps the queue busy, so that it must hear of the return.
-fn a_thread_that_sees_all_tokens_back_and_takes_again_does_not_hide_it(fairness: Fairness) {
+/// Another thread keeps the queue busy, so that it must notice the return.
+fn a_moment_of_idleness_is_seen_although_a_thread_takes_again(fairness: Fairness) {
     in_time(move || {
         let bucket = bucket(fairness, 1);
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
             scope.spawn(|| {
                 while !done.load(Ordering::SeqCst) {
-                    // More than the capacity.
+                    // A request above the capacity.
                     drop(waiting(bucket.take_many(2)));
                 }
             });
@@ -359,8 +359,8 @@ fn a_thread_that_sees_all_tokens_back_and_takes_again_does_not_hide_it(fairness:
     });
 }
 
-/// A flag that was left for it would make returns serve the queue, and takes fail meanwhile.
-fn one_that_was_woken_and_is_not_polled_slows_no_caller(fairness: Fairness) {
+/// A flag that it left behind would make every return serve the queue, and takes would fail meanwhile.
+fn a_woken_watcher_that_is_not_polled_slows_no_caller(fairness: Fairness) {
     in_time(move || {
         let bucket = bucket(fairness, 2);
         let mut token = bucket.try_take().unwrap();
@@ -397,7 +397,7 @@ fn a_bucket_without_deficit_is_settled(fairness: Fairness) {
     task(bucket.settled()).done();
     bucket.set_capacity(0).unwrap();
     let mut settled = waiting(bucket.settled());
-    assert_eq!(bucket.waiting(), 0, "it wants no token");
+    assert_eq!(bucket.waiting(), 0, "it requests no token");
     drop(token);
     assert_eq!(settled.wakes(), 1);
     settled.done();
@@ -439,7 +439,7 @@ fn a_growth_or_a_retired_token_settles(fairness: Fairness) {
         assert_eq!((bucket.deficit(), settled.wakes()), (0, 1), "way {way}");
         settled.done();
     }
-    // Tokens that come with their capacity do not.
+    // Tokens that are added together with their capacity settle nothing.
     let bucket = bucket(fairness, 3);
     let _tokens = bucket.try_take_many(3).unwrap();
     bucket.set_capacity(2).unwrap();
@@ -449,7 +449,7 @@ fn a_growth_or_a_retired_token_settles(fairness: Fairness) {
     assert_eq!((bucket.deficit(), settled.wakes()), (1, 0));
 }
 
-fn it_was_settled_even_if_it_is_no_more(fairness: Fairness) {
+fn settled_is_ready_even_if_the_moment_has_passed(fairness: Fairness) {
     let bucket = bucket(fairness, 2);
     let tokens = bucket.try_take_many(2).unwrap();
     bucket.set_capacity(1).unwrap();
@@ -468,7 +468,7 @@ fn a_closed_bucket_becomes_settled(fairness: Fairness) {
     bucket.set_capacity(0).unwrap();
     let mut early = waiting(bucket.settled());
     bucket.close();
-    assert_eq!(early.wakes(), 0, "a close settles nothing");
+    assert_eq!(early.wakes(), 0, "a close pays off no deficit");
     let mut late = waiting(bucket.settled());
     drop(token);
     assert!(early.is_woken() && late.is_woken());
@@ -491,8 +491,8 @@ fn idle_and_settled_are_woken_at_their_own_moments(fairness: Fairness) {
     idle.done();
 }
 
-/// Neither a taker nor a releaser, and a deferred request not either.
-fn watchers_hold_up_no_waiter(fairness: Fairness) {
+/// Neither a taker, nor a releaser, nor a deferred request.
+fn watchers_block_no_waiter(fairness: Fairness) {
     let bucket = TokenBucket::new(4, 2).unwrap().with_fairness(fairness);
     let token = bucket.try_take_many(2).unwrap();
     bucket.set_capacity(1).unwrap();
@@ -509,7 +509,7 @@ fn watchers_hold_up_no_waiter(fairness: Fairness) {
     drop(watchers);
 }
 
-fn threads_wait_until_it_is_settled(fairness: Fairness) {
+fn threads_wait_until_the_bucket_is_settled(fairness: Fairness) {
     in_time(move || {
         let bucket = Arc::new(bucket(fairness, 2));
         let tokens = bucket.try_take_many_owned(2).unwrap();

@@ -1,7 +1,7 @@
-//! Calls by several threads at once, and whether one after the other they could have had the same answers.
+//! Concurrent calls by several threads: could they have had the same answers one after another?
 //!
-//! Many short histories are recorded, as short ones can be checked and printed. `TOKEN_BUCKET_STRESS=100` records a
-//! hundred times as many; `.ci/chaos` makes calls overlap that would not.
+//! Many short histories are recorded, because short ones can be checked and printed. `TOKEN_BUCKET_STRESS=100` records a hundred
+//! times as many; `.ci/chaos` makes calls overlap that otherwise would not.
 
 #[path = "support/spec.rs"]
 mod spec;
@@ -54,12 +54,12 @@ struct Scene {
     ids: AtomicU64,
 }
 
-/// What one thread has done, and what it holds.
+/// The calls of one thread, and what it holds.
 struct Actor {
     scene: Arc<Scene>,
     thread: usize,
     events: Vec<Event>,
-    /// And whether one takes up to so many.
+    /// With whether the future is for up to that many tokens.
     futures: VecDeque<(Id, Task<TakeOwned>, bool)>,
     tokens: Vec<OwnedToken>,
 }
@@ -102,7 +102,7 @@ impl Actor {
         self.poll(Call::PollUpTo(id, n), id, task(self.scene.bucket.take_up_to_owned(size(n))), true);
     }
 
-    /// Polls the one that has waited longest.
+    /// Polls the future that has waited longest.
     fn poll_again(&mut self) {
         if let Some((id, take, up_to)) = self.futures.pop_front() {
             self.poll(Call::PollAgain(id), id, take, up_to);
@@ -139,7 +139,7 @@ impl Actor {
         }
     }
 
-    fn give_back_and_tell(&mut self) {
+    fn give_back_with_result(&mut self) {
         if let Some(token) = self.tokens.pop() {
             self.record(Call::GiveBack(i64::try_from(token.count()).unwrap()), |_| {
                 let returned = token.give_back();
@@ -244,7 +244,7 @@ impl Actor {
         self.record(Call::Close, |bucket| (Answer::WasFirst(bucket.close()), None));
     }
 
-    /// Does any one thing, or nothing if there is nothing to do it to.
+    /// Makes one random call, or none if there is nothing to call it on.
     fn act(&mut self, random: &mut Random) {
         let timeout = Duration::from_micros(random.below(80));
         let n = 1 + random.count(2) + i64::from(random.below(8) == 0);
@@ -263,13 +263,13 @@ impl Actor {
             29..=30 => self.change_capacity(random.count(5) - 2),
             31..=32 => self.grow_and_take(n),
             33 => self.retire(),
-            34..=35 => self.give_back_and_tell(),
+            34..=35 => self.give_back_with_result(),
             36..=38 => self.take_up_to(n),
             _ => self.snapshot(),
         }
     }
 
-    /// When all is over: who waits is told of what it got, and all comes back.
+    /// At the end: every waiter learns what it was granted, and all tokens are returned.
     fn clear_up(&mut self) {
         self.snapshot();
         while !self.tokens.is_empty() || !self.futures.is_empty() {
@@ -287,7 +287,7 @@ impl Actor {
 
 const MAX: i64 = 4;
 
-/// Records histories of `threads` that each do `calls` things at once, and checks them. Perhaps one of them closes the bucket.
+/// Records histories of `threads` threads that make `calls` concurrent calls each, and checks them. One thread may close the bucket.
 fn record(fairness: Fairness, threads: usize, calls: usize, may_close: bool) {
     let times = std::env::var("TOKEN_BUCKET_STRESS").map_or(1, |times| times.parse().expect("TOKEN_BUCKET_STRESS is a number"));
     for time in 0..times {
@@ -339,9 +339,9 @@ fn histories(fairness: Fairness, threads: usize, calls: usize, may_close: bool, 
                 all.tokens.append(&mut actor.tokens);
             }
             all.clear_up();
-            // Not yet a panic, for the threads wait at the barrier.
-            if let Err(told) = spec::check(fairness, MAX, capacity, &all.events) {
-                wrong = Some(told);
+            // Does not panic yet, because the threads wait at the barrier.
+            if let Err(report) = spec::check(fairness, MAX, capacity, &all.events) {
+                wrong = Some(report);
             }
             waiting += now.bucket.waiting();
         }
@@ -372,13 +372,13 @@ fn three_threads_and_a_close(fairness: Fairness) {
     record(fairness, 3, 4, true);
 }
 
-// Can the check fail?
+// Tests of the check itself.
 
 fn numbers(capacity: i64, available: i64) -> Answer {
     Answer::Numbers(Numbers { capacity, available, closed: false })
 }
 
-/// Checks a history of a bucket of one token: calls, answers, and when they begin and end.
+/// Checks a history of a bucket of one token: calls, answers, and when each began and ended.
 fn explains(fairness: Fairness, events: &[(Call, Answer, u64, u64)]) -> bool {
     let event = |(thread, &(call, answer, from, to))| Event { thread, call, answer, from, to };
     let events: Vec<_> = events.iter().enumerate().map(event).collect();
@@ -389,7 +389,7 @@ fn explains(fairness: Fairness, events: &[(Call, Answer, u64, u64)]) -> bool {
 fn right_histories_are_accepted() {
     for fairness in [Fairness::Fifo, Fairness::Barging] {
         for right in [
-            // One after the other.
+            // One call after another.
             &[
                 (Call::TryTake(1), Answer::Done, 1, 2),
                 (Call::Poll(1, 1), Answer::NotNow, 3, 4),
@@ -409,14 +409,14 @@ fn right_histories_are_accepted() {
                 (Call::Retire(1), Answer::Done, 15, 16),
                 (Call::Snapshot, numbers(0, 0), 17, 18),
             ],
-            // The take that ended first came last.
+            // The take that ended first took effect last.
             &[
                 (Call::TryTake(1), Answer::Done, 1, 10),
                 (Call::Return(1), Answer::Done, 2, 9),
                 (Call::Poll(1, 1), Answer::Done, 3, 4),
                 (Call::Snapshot, numbers(1, 0), 11, 12),
             ],
-            // Refused while another takes, who then gives back.
+            // Refused while another thread takes the token, which it returns later.
             &[
                 (Call::Poll(1, 1), Answer::Done, 1, 5),
                 (Call::TryTake(1), Answer::NotNow, 2, 3),
@@ -428,7 +428,7 @@ fn right_histories_are_accepted() {
             assert!(explains(fairness, right), "{fairness:?}: {right:?}");
         }
     }
-    // The server is about to tell the waiter of its token, or to take the token of one who left back.
+    // The owner of the queue is about to notify the waiter of its grant, or to return the token of a cancelled waiter.
     for right in [
         &[
             (Call::TryTake(1), Answer::Done, 1, 2),
@@ -459,10 +459,10 @@ fn wrong_histories_are_rejected() {
     let back = (Call::Return(1), Answer::Done, 10, 11);
     for fairness in [Fairness::Fifo, Fairness::Barging] {
         for wrong in [
-            // One token for two.
+            // One token for two takes.
             &[took, (Call::Poll(1, 1), Answer::Done, 1, 3)][..],
             &[took, waits, back, (Call::TryTake(1), Answer::Done, 12, 20), (Call::PollAgain(1), Answer::Done, 13, 20)],
-            // A lost one, a made one.
+            // A token is lost, or added.
             &[took, back, (Call::Snapshot, numbers(1, 0), 12, 13)],
             &[took, waits, (Call::Cancel(1), Answer::Done, 5, 6), back, (Call::TryTake(1), Answer::NotNow, 12, 13)],
             &[took, waits, (Call::Cancel(1), Answer::Done, 5, 6), (Call::Snapshot, numbers(1, 1), 7, 8)],
@@ -471,15 +471,15 @@ fn wrong_histories_are_rejected() {
                 (Call::Cancel(1), Answer::Done, 3, 4),
                 (Call::Snapshot, numbers(1, 2), 5, 6),
             ],
-            // Refused, but there was one all the time.
+            // Refused although a token was available throughout.
             &[(Call::Snapshot, numbers(1, 1), 1, 5), (Call::TryTake(1), Answer::NotNow, 2, 3)],
             &[(Call::Refill(2), Answer::Count(2), 1, 5), (Call::TryTake(1), Answer::NotNow, 2, 3)],
             &[(Call::TryRelease(1), Answer::NotNow, 1, 2)],
-            // A resize that takes effect late, or not by what it said.
+            // A resize that takes effect late, or with a wrong result.
             &[(Call::SetCapacity(3), numbers(3, 3), 1, 2), (Call::Snapshot, numbers(1, 1), 3, 4)],
             &[took, (Call::SetCapacity(0), numbers(0, 0), 3, 4)],
             &[took, (Call::Refill(9), Answer::Count(3), 3, 4)],
-            // Numbers that a growth or a return cannot have.
+            // Impossible results of a growth or a return.
             &[took, (Call::GrowAndTake(1), Answer::Done, 3, 4), (Call::Snapshot, numbers(2, 1), 5, 6)],
             &[(Call::GrowAndTake(3), Answer::NotNow, 1, 2)],
             &[(Call::GrowAndTake(4), Answer::Done, 1, 2)],
@@ -490,7 +490,7 @@ fn wrong_histories_are_rejected() {
             &[(Call::ChangeCapacity(1), numbers(2, 2), 1, 3), (Call::ChangeCapacity(1), numbers(2, 2), 2, 4)],
             &[(Call::PollUpTo(1, 3), Answer::Count(2), 1, 2)],
             &[took, (Call::PollUpTo(1, 3), Answer::NotNow, 3, 4), back, (Call::PollAgain(1), Answer::Count(2), 12, 13)],
-            // After the close, or before it.
+            // An error after the close, or before it.
             &[(Call::Close, Answer::WasFirst(true), 1, 2), (Call::TryTake(1), Answer::Done, 3, 4)],
             &[(Call::Close, Answer::WasFirst(true), 1, 3), (Call::Close, Answer::WasFirst(true), 2, 4)],
             &[(Call::TryTake(1), Answer::Closed, 1, 2), (Call::Close, Answer::WasFirst(true), 3, 4)],
@@ -500,10 +500,10 @@ fn wrong_histories_are_rejected() {
         }
     }
     for wrong in [
-        // Past one who waits, or before one who came first.
+        // A take overtakes a waiter, or an earlier waiter.
         &[took, waits, back, (Call::TryTake(1), Answer::Done, 12, 13)][..],
         &[took, waits, (Call::Poll(2, 1), Answer::NotNow, 5, 6), back, (Call::PollAgain(2), Answer::Done, 12, 13)],
-        // Nobody is served any more, but this one was not.
+        // No thread is serving, but this waiter was not served.
         &[took, waits, back, (Call::PollAgain(1), Answer::NotNow, 12, 13)],
         &[took, waits, back, (Call::Snapshot, numbers(1, 1), 12, 13)],
     ] {

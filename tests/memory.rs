@@ -1,10 +1,10 @@
-//! What costs memory: nothing does that need not wait, and a wait gives back what it took.
+//! Memory: a call that need not wait allocates nothing, and a wait frees what it allocated.
 //!
-//! Allocations are counted for each thread apart, so the test harness does not count. A bucket allocates its queue at the first wait, and
-//! keeps it, and a queue keeps room for a few entries. Hence a wait is measured in a bucket where waiters have been before. That all
-//! is freed at the end is a test of its own.
+//! Allocations are counted per thread, so those of the test harness do not count. A bucket allocates its queue at the first
+//! wait and keeps it, and a queue keeps room for a few entries. So a wait is measured in a bucket that has had waiters before.
+//! One test shows that everything is freed at the end.
 //!
-//! A waiter that leaves stays in the queue as a dead entry until the queue is next looked at, or until there are more than a few of them.
+//! A waiter that leaves stays in the queue as a dead entry until the queue is next examined, or has more than a few of them.
 
 mod support;
 
@@ -20,8 +20,8 @@ use support::{both, bucket, in_time, poll_with};
 use token_bucket::{Fairness, TokenBucket};
 
 both! {
-    what_does_not_wait_does_not_allocate,
-    what_does_not_wait_does_not_allocate_beside_waiters,
+    a_call_that_does_not_wait_does_not_allocate,
+    a_call_that_does_not_wait_does_not_allocate_beside_waiters,
     a_refusal_does_not_allocate,
     owned_forms_allocate_nothing_but_the_arc,
     a_closed_bucket_refuses_without_allocating,
@@ -29,22 +29,22 @@ both! {
     a_first_wait_allocates_little_more,
     a_wait_that_is_cancelled_leaves_nothing,
     a_wait_that_is_closed_leaves_nothing,
-    a_wait_aside_leaves_nothing,
-    waits_that_are_given_up_do_not_pile_up,
-    a_crowd_that_gives_up_leaves_nothing,
+    a_deferred_wait_leaves_nothing,
+    cancelled_waits_do_not_pile_up,
+    a_cancelled_crowd_leaves_nothing,
     a_watch_allocates_once,
     a_wait_that_is_polled_often_allocates_once,
     a_release_that_waits_allocates_once,
     a_blocked_thread_allocates_twice,
     a_blocked_thread_that_gives_up_leaves_nothing,
     a_crowd_leaves_nothing,
-    a_bucket_keeps_nothing_when_it_goes,
+    a_dropped_bucket_leaves_nothing,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Use {
     allocations: usize,
-    /// Allocated, less freed.
+    /// Bytes allocated, less those freed.
     bytes: i64,
 }
 
@@ -68,18 +68,18 @@ fn count(allocations: usize, layout: Layout, sign: i64) {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(1, layout, 1);
-        // SAFETY: as the caller of this has promised.
+        // SAFETY: the caller of this function has promised the same.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         count(0, layout, -1);
-        // SAFETY: as the caller of this has promised.
+        // SAFETY: the caller of this function has promised the same.
         unsafe { System.dealloc(at, layout) }
     }
 }
 
-/// What this thread uses for `f`.
+/// Returns what this thread allocates in `f`.
 fn used<R>(f: impl FnOnce() -> R) -> (Use, R) {
     let before = USE.get();
     let result = black_box(f());
@@ -94,7 +94,7 @@ fn free<R>(what: &str, f: impl FnOnce() -> R) -> R {
     result
 }
 
-/// At most so many allocations, and nothing kept.
+/// Requires at most that many allocations, and that nothing is kept.
 #[track_caller]
 fn at_most<R>(most: usize, f: impl FnOnce() -> R) -> R {
     let (used, result) = used(f);
@@ -103,7 +103,7 @@ fn at_most<R>(most: usize, f: impl FnOnce() -> R) -> R {
     result
 }
 
-/// A bucket where each way to wait has been used before.
+/// A bucket in which waiters of each kind have been before.
 fn worn(fairness: Fairness, capacity: usize) -> Arc<TokenBucket> {
     let bucket = Arc::new(bucket(fairness, 0));
     let waker = Waker::noop();
@@ -113,7 +113,7 @@ fn worn(fairness: Fairness, capacity: usize) -> Arc<TokenBucket> {
     }
     bucket.set_capacity(1).unwrap();
     takes.drain(..2);
-    // The last one has stepped aside, and comes back.
+    // The last request was deferred, and is restored.
     bucket.set_capacity(support::MAX).unwrap();
     drop(takes);
     let mut release = bucket.release();
@@ -131,10 +131,10 @@ fn the_counter_counts() {
     assert_eq!(used(|| drop(kept)).0, Use { allocations: 0, bytes: -8 });
 }
 
-fn what_does_not_wait_does_not_allocate(fairness: Fairness) {
+fn a_call_that_does_not_wait_does_not_allocate(fairness: Fairness) {
     let new = free("new", || TokenBucket::new(support::MAX, 5).unwrap().with_fairness(fairness));
     free("drop of a bucket", move || drop(new));
-    // In a new bucket, and in one where somebody has waited.
+    // In a new bucket, and in one that has had waiters.
     for bucket in [Arc::new(bucket(fairness, 5)), worn(fairness, 5)] {
         let waker = Waker::noop();
         let later = Instant::now() + Duration::from_secs(1);
@@ -147,7 +147,7 @@ fn what_does_not_wait_does_not_allocate(fairness: Fairness) {
         free("wait", || drop(bucket.take().wait().unwrap()));
         free("wait_timeout", || drop(bucket.take().wait_timeout(Duration::from_secs(1)).unwrap()));
         free("wait_deadline", || drop(bucket.take().wait_deadline(later).unwrap()));
-        free("none", || {
+        free("a request for zero", || {
             drop(bucket.try_take_many(0).unwrap());
             drop(bucket.try_take_up_to(0).unwrap());
             drop(bucket.take_many(0).wait().unwrap());
@@ -194,8 +194,8 @@ fn what_does_not_wait_does_not_allocate(fairness: Fairness) {
     }
 }
 
-/// A releaser, watchers and a deferred request wait.
-fn what_does_not_wait_does_not_allocate_beside_waiters(fairness: Fairness) {
+/// While a releaser, watchers and a deferred request wait.
+fn a_call_that_does_not_wait_does_not_allocate_beside_waiters(fairness: Fairness) {
     let bucket = Arc::new(TokenBucket::new(4, 3).unwrap().with_fairness(fairness));
     let waker = Waker::noop();
     let held = bucket.try_take().unwrap();
@@ -255,8 +255,8 @@ fn owned_forms_allocate_nothing_but_the_arc(fairness: Fairness) {
 fn a_closed_bucket_refuses_without_allocating(fairness: Fairness) {
     let bucket = bucket(fairness, 5);
     let held = bucket.try_take_many(2).unwrap();
-    assert!(bucket.close_with("for lunch"));
-    // Every error shares the cause.
+    assert!(bucket.close_with("on purpose"));
+    // All errors share the cause.
     free("calls", || {
         bucket.try_take().unwrap_err();
         bucket.take().wait().unwrap_err();
@@ -277,7 +277,7 @@ fn a_wait_allocates_once(fairness: Fairness) {
             if owned {
                 let mut take = bucket.take_owned();
                 assert!(poll_with(&mut take, waker).is_pending());
-                // Who serves allocates nothing.
+                // The thread that serves the waiter allocates nothing.
                 free("return", move || drop(held));
                 let (now, ready) = used(|| poll_with(&mut take, waker).is_ready());
                 assert_eq!((now.allocations, ready), (0, true));
@@ -292,7 +292,7 @@ fn a_wait_allocates_once(fairness: Fairness) {
     }
 }
 
-/// The waiter, and what the bucket keeps: the queue, its entries, and the event when the queue is out of reach.
+/// The waiter, and what the bucket keeps: the queue, its entries, and the event that is used when the queue is owned.
 fn a_first_wait_allocates_little_more(fairness: Fairness) {
     let bucket = bucket(fairness, 1);
     let (now, ()) = used(|| {
@@ -305,7 +305,7 @@ fn a_first_wait_allocates_little_more(fairness: Fairness) {
     assert_eq!(now.allocations, 3, "{now:?}");
 }
 
-/// A watcher's list is given away with those in it.
+/// Serving watchers gives their list away.
 fn a_watch_allocates_once(fairness: Fairness) {
     let bucket = worn(fairness, 2);
     for settled in [false, true] {
@@ -324,7 +324,7 @@ fn a_watch_allocates_once(fairness: Fairness) {
 fn a_wait_that_is_cancelled_leaves_nothing(fairness: Fairness) {
     let bucket = worn(fairness, 1);
     let waker = Waker::noop();
-    // Dropped in the queue, and after it was given tokens, or called.
+    // Dropped in the queue, or after it was granted tokens or woken.
     for woken in [false, true] {
         at_most(1, || {
             let mut held = bucket.try_take().ok();
@@ -343,7 +343,7 @@ fn a_wait_that_is_closed_leaves_nothing(fairness: Fairness) {
     let bucket = worn(fairness, 0);
     let waker = Waker::noop();
     let full = worn(fairness, support::MAX);
-    // The close also frees the room that the queues have kept.
+    // The close also frees the entries that the queues keep.
     let (now, ()) = used(|| {
         let mut take = bucket.take();
         let mut release = full.release();
@@ -356,11 +356,11 @@ fn a_wait_that_is_closed_leaves_nothing(fairness: Fairness) {
     assert!(now.allocations == 2 && now.bytes <= 0, "{now:?}");
 }
 
-fn a_wait_aside_leaves_nothing(fairness: Fairness) {
+fn a_deferred_wait_leaves_nothing(fairness: Fairness) {
     let bucket = worn(fairness, 1);
     let waker = Waker::noop();
     for served in [true, false] {
-        // The second one is its place among the deferred.
+        // The second allocation is its entry among the deferred requests.
         at_most(2, || {
             let mut take = bucket.take_many(3);
             assert!(poll_with(&mut take, waker).is_pending());
@@ -375,11 +375,11 @@ fn a_wait_aside_leaves_nothing(fairness: Fairness) {
     }
 }
 
-/// Up to 17 dead waiters, and room for 64 entries, each of up to 64 bytes.
+/// Up to 17 dead waiters, and 64 entries of up to 64 bytes each.
 const FEW: i64 = (17 + 64) * 64;
 
-/// What is given up stays in a paused or small bucket until there are more than a few.
-fn waits_that_are_given_up_do_not_pile_up(fairness: Fairness) {
+/// In a paused or small bucket, cancelled waiters stay until there are more than a few of them.
+fn cancelled_waits_do_not_pile_up(fairness: Fairness) {
     for (n, capacity) in [(1, 0), (3, 1)] {
         let bucket = worn(fairness, capacity);
         let give_up = |times: usize| {
@@ -397,7 +397,7 @@ fn waits_that_are_given_up_do_not_pile_up(fairness: Fairness) {
     }
 }
 
-fn a_crowd_that_gives_up_leaves_nothing(fairness: Fairness) {
+fn a_cancelled_crowd_leaves_nothing(fairness: Fairness) {
     for (n, capacity) in [(1, 0), (3, 1)] {
         let bucket = worn(fairness, capacity);
         let (now, ()) = used(|| {
@@ -447,11 +447,11 @@ fn a_release_that_waits_allocates_once(fairness: Fairness) {
     }
 }
 
-/// Runs `wait` on a thread and `meanwhile` here when it waits, and adds up what they use.
+/// Runs `wait` on a thread, and `meanwhile` here once it waits. Returns what both allocate.
 fn blocked(bucket: &TokenBucket, wait: impl FnOnce() + Send, meanwhile: impl FnOnce()) -> Use {
     thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            // The runtime remembers the name of a thread when that is first asked for.
+            // The runtime caches the name of a thread when it is first used.
             black_box(thread::current());
             used(wait).0
         });
@@ -479,7 +479,7 @@ fn a_blocked_thread_that_gives_up_leaves_nothing(fairness: Fairness) {
         let bucket = worn(fairness, 0);
         let wait = || {
             drop(bucket.take().wait_timeout(Duration::from_millis(20)).unwrap_err());
-            // The next return removes what is left of it in the queue.
+            // The next return removes its dead entry from the queue.
             bucket.refill(1);
             bucket.try_take().unwrap().forget();
         };
@@ -489,7 +489,7 @@ fn a_blocked_thread_that_gives_up_leaves_nothing(fairness: Fairness) {
     });
 }
 
-/// Many at once: served, cancelled, and closed; what they are woken with, too, is given back.
+/// Many waiters at once: served, cancelled and closed. The lists of wakers are freed as well.
 fn a_crowd_leaves_nothing(fairness: Fairness) {
     const MANY: usize = 50;
     let bucket = worn(fairness, 0);
@@ -501,7 +501,7 @@ fn a_crowd_leaves_nothing(fairness: Fairness) {
         }
         takes
     };
-    // The queue grows to its size.
+    // Lets the queue grow to its full size.
     let takes = crowd();
     bucket.set_capacity(MANY).unwrap();
     drop(takes);
@@ -524,19 +524,19 @@ fn a_crowd_leaves_nothing(fairness: Fairness) {
                 _ => assert!(bucket.close()),
             }
         });
-        // The close also frees the room that the queue has kept.
+        // The close also frees the entries that the queue keeps.
         assert!(now.bytes == 0 || (round == 2 && now.bytes < 0), "round {round}: {now:?}");
-        // And a few vectors, which double.
+        // Plus a few vectors that double.
         assert!(now.allocations <= 2 * MANY + 30, "round {round}: {now:?}");
         assert_eq!(bucket.waiting(), 0);
     }
 }
 
-fn a_bucket_keeps_nothing_when_it_goes(fairness: Fairness) {
+fn a_dropped_bucket_leaves_nothing(fairness: Fairness) {
     let (now, ()) = used(|| {
         let bucket = worn(fairness, 2);
         let waker = Waker::noop();
-        // Also while owned futures wait, which keep it alive.
+        // Even while owned futures, which keep it alive, wait.
         let held = bucket.try_take_many_owned(2).unwrap();
         let mut takes = [3, 2, 1].map(|n| bucket.take_many_owned(n));
         for take in &mut takes {

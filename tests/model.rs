@@ -1,4 +1,4 @@
-//! Scripts of calls, random ones and all the short ones, compared after every line with a plain sequential model.
+//! Random scripts of calls, and all short ones, compared with a plain sequential model after every call.
 
 #[path = "support/model.rs"]
 mod model;
@@ -52,7 +52,7 @@ fn ops() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// A bucket, and a script that may end with a closed one.
+/// A bucket, and a script; some scripts continue after a close.
 fn scripts() -> impl Strategy<Value = (usize, usize, Vec<Op>)> {
     let close = prop_oneof![3 => Just(Vec::new()), 1 => prop::collection::vec(ops(), 0..10).prop_map(|mut ops| {
         ops.insert(0, Op::Close);
@@ -64,7 +64,7 @@ fn scripts() -> impl Strategy<Value = (usize, usize, Vec<Op>)> {
     })
 }
 
-/// Some wait, and the same few lines are done over and over, so that a waiter is woken or bypassed in vain all the time.
+/// Several waiters, and the same few calls over and over, so that waiters are often woken without success or bypassed.
 fn rounds() -> impl Strategy<Value = (usize, usize, Vec<Op>)> {
     let n = || 1..4_usize;
     let round = prop_oneof![
@@ -89,7 +89,7 @@ fn rounds() -> impl Strategy<Value = (usize, usize, Vec<Op>)> {
 }
 
 fn random(fairness: Fairness, scripts: impl Strategy<Value = (usize, usize, Vec<Op>)>) {
-    // The script of a failure says all: no file of seeds is needed.
+    // The message of a failure has the whole script, so no file of seeds is needed.
     let default = ProptestConfig::default();
     let config = ProptestConfig { cases: 6 * default.cases, failure_persistence: None, ..default };
     let (all, ended) = (Cell::new(0), Cell::new(0));
@@ -102,7 +102,7 @@ fn random(fairness: Fairness, scripts: impl Strategy<Value = (usize, usize, Vec<
         panic!("{reason}\nmax {max}, capacity {capacity}, {ops:?}");
     }
     result.unwrap();
-    assert!(20 * ended.get() > 19 * all.get(), "{} of {} scripts come to their end", ended.get(), all.get());
+    assert!(20 * ended.get() > 19 * all.get(), "{} of {} scripts reached their end", ended.get(), all.get());
 }
 
 #[test]
@@ -115,13 +115,13 @@ fn a_barging_bucket_does_what_the_model_does() {
     random(Fairness::Barging, scripts());
 }
 
-/// Also where waiters are bypassed so often that newcomers are shut out.
+/// Even where waiters are bypassed so often that newcomers are shut out.
 #[test]
-fn a_barging_bucket_is_shut_when_the_model_is() {
+fn a_barging_bucket_shuts_newcomers_out_when_the_model_does() {
     random(Fairness::Barging, rounds());
 }
 
-/// All scripts over a small alphabet. What goes wrong with waiters can mostly be seen with three of them.
+/// All scripts over a small alphabet. Three waiters suffice to show most faults.
 fn exhaustive(fairness: Fairness, alphabet: &[Op], len: u32) {
     for capacity in 0..=2 {
         for mut number in 0..alphabet.len().pow(len) {
@@ -137,7 +137,7 @@ fn exhaustive(fairness: Fairness, alphabet: &[Op], len: u32) {
     }
 }
 
-/// The length of the scripts; one more takes ten times as long.
+/// The length of the scripts. One more call takes ten times as long.
 fn length() -> u32 {
     std::env::var("TOKEN_BUCKET_SCRIPT").map_or(4, |len| len.parse().expect("TOKEN_BUCKET_SCRIPT is a number"))
 }

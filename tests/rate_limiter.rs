@@ -1,4 +1,4 @@
-//! The rate limiter by its public interface and the real clock. (What takes hours is simulated beside the source.)
+//! The rate limiter through its public interface and with the real clock. (Hours are simulated in a unit test beside the source.)
 #![cfg(feature = "std")]
 
 use std::cell::{Cell, RefCell};
@@ -25,12 +25,12 @@ fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-/// Nothing but what the test does brings tokens.
+/// A limiter to which practically only the test adds tokens.
 fn slow(burst: usize) -> RateLimiter {
     RateLimiter::new(1, HOUR * 24, burst).unwrap()
 }
 
-/// A limiter without a token left, whose next one is due in a day.
+/// A limiter without available tokens; the next one is due in a day.
 fn empty(burst: usize) -> RateLimiter {
     let limiter = slow(burst);
     limiter.try_take(burst).unwrap();
@@ -72,7 +72,7 @@ fn never(_: Duration) -> std::future::Pending<()> {
 // Numbers.
 
 #[test]
-fn numbers_at_all_ends_are_taken_or_refused() {
+fn numbers_at_the_limits_are_granted_or_refused() {
     let limiter = slow(5);
     for (n, left) in [(0, 5), (1, 4), (4, 0), (0, 0)] {
         limiter.try_take(n).unwrap();
@@ -106,7 +106,7 @@ fn the_largest_numbers_work() {
     limiter.try_take(usize::MAX).unwrap();
     assert!(matches!(limiter.try_take(usize::MAX), Err(NotYet::RetryAfter(_))));
     let mut takes: Vec<_> = (0..3).map(|_| waiting(limiter.take(usize::MAX, never))).collect();
-    // More than fits into any number.
+    // More than any integer type can hold.
     assert!(matches!(limiter.try_take(usize::MAX), Err(NotYet::RetryAfter(_))));
     limiter.set_rate(1, Refill::MAX_PERIOD).unwrap();
     assert_eq!(limiter.try_take(usize::MAX).unwrap_err().retry_after(), Some(Duration::MAX));
@@ -117,7 +117,7 @@ fn the_largest_numbers_work() {
 }
 
 #[test]
-fn rates_that_cannot_be_are_refused_and_change_nothing() {
+fn invalid_rates_are_refused_and_change_nothing() {
     assert_eq!(RateLimiter::new(1, Duration::ZERO, 1).unwrap_err(), RateError::PeriodIsZero);
     assert!(matches!(RateLimiter::new(1, Duration::MAX, 1), Err(RateError::PeriodTooLong { .. })));
     let limiter = empty(2);
@@ -128,7 +128,7 @@ fn rates_that_cannot_be_are_refused_and_change_nothing() {
 }
 
 #[test]
-fn errors_tell_what_is_wrong() {
+fn errors_say_what_is_wrong() {
     let limiter = empty(2);
     assert!(limiter.try_take(1).unwrap_err().to_string().starts_with("rate limit reached, retry after 86"));
     let exceeds = "request for 3 tokens is above the rate limiter's burst of 2";
@@ -139,11 +139,11 @@ fn errors_tell_what_is_wrong() {
     assert_eq!(limiter.try_take(1).unwrap_err().retry_after(), None);
 }
 
-// It does not fail open.
+// The limiter does not fail open.
 
-/// A limit made of a bucket let 1000 calls through at once, as each token was bound to a name and dropped.
+/// A limit built on a bucket once let 1000 calls through at once, because each token was bound to a name and dropped.
 #[test]
-fn what_is_dropped_comes_back_by_time_alone() {
+fn a_taken_token_comes_back_by_time_alone() {
     let limiter = RateLimiter::new(10, SECOND, 10).unwrap();
     let start = Instant::now();
     let mut granted = 0;
@@ -166,7 +166,7 @@ fn a_long_pause_is_worth_one_burst() {
     assert!((3..=4 + passed).contains(&granted), "{granted}");
 }
 
-/// A fast path that still goes by the old rate would not see that the bucket has been full in between.
+/// A fast path that still used the old rate would not notice that the bucket was full in the meantime.
 #[test]
 fn a_long_pause_after_a_change_of_the_rate_is_worth_one_burst() {
     let limiter = slow(3);
@@ -195,7 +195,7 @@ fn nothing_runs_while_nothing_waits() {
 }
 
 #[test]
-fn the_leader_sleeps_for_all() {
+fn the_leader_sleeps_for_all_waiters() {
     let limiter = empty(2);
     let sleeps = Sleeps::default();
     let mut takes: Vec<_> = (0..3).map(|_| waiting(limiter.take(1, sleeps.sleep()))).collect();
@@ -207,7 +207,7 @@ fn the_leader_sleeps_for_all() {
     assert_eq!(sleeps.count(), 1);
     takes.remove(1);
     assert!(takes.iter().all(|take| !take.is_woken()));
-    // Another takes over.
+    // Another waiter takes over.
     takes.remove(0);
     assert!(takes[0].is_woken());
     takes[0].waits();
@@ -238,7 +238,7 @@ fn a_sleep_that_ends_at_once_yields() {
         }
     });
     assert!(start.elapsed() >= ms(15));
-    // One poll is no endless loop.
+    // A poll does not loop for ever.
     let limiter = empty(1);
     let mut take = waiting(limiter.take(1, ready));
     assert!(take.is_woken());
@@ -262,10 +262,10 @@ fn a_sleep_that_panics_leaves_the_limiter_usable() {
     limiter.try_take(1).unwrap();
 }
 
-// Changes while they wait.
+// Changes while callers wait.
 
 #[test]
-fn a_rate_is_paused_changed_and_resumed_while_they_wait() {
+fn a_rate_is_paused_changed_and_resumed_while_callers_wait() {
     let limiter = empty(1);
     let sleeps = Sleeps::default();
     let mut takes: Vec<_> = (0..2).map(|_| waiting(limiter.take(1, sleeps.sleep()))).collect();
@@ -284,7 +284,7 @@ fn a_rate_is_paused_changed_and_resumed_while_they_wait() {
 }
 
 #[test]
-fn blocked_threads_hear_of_a_new_rate() {
+fn blocked_threads_notice_a_new_rate() {
     in_time(|| {
         let limiter = empty(1);
         thread::scope(|scope| {
@@ -310,13 +310,13 @@ fn a_burst_of_0_is_a_pause() {
     let sleeps = Sleeps::default();
     let mut first = waiting(limiter.take(2, sleeps.sleep()));
     let mut second = waiting(limiter.take(1, never));
-    // There is nothing to sleep for, and none are always there.
+    // There is nothing to sleep for, and a request for zero tokens succeeds.
     assert_eq!(sleeps.count(), 0);
     task(limiter.take(0, never)).done().unwrap();
     limiter.wait(0).unwrap();
     limiter.set_burst(3);
     first.done().unwrap();
-    // To sleep, as it is the next.
+    // It is woken to sleep, because it is the head now.
     assert!(second.is_woken());
     second.waits();
     limiter.set_burst(4);
@@ -348,7 +348,7 @@ fn changes_of_the_burst_net_out() {
 }
 
 #[test]
-fn a_waiter_above_the_burst_holds_up_nobody_and_regains_its_place() {
+fn a_waiter_above_the_burst_blocks_no_waiter_and_regains_its_place() {
     let limiter = empty(5);
     let mut large = waiting(limiter.take(4, never));
     let mut small = waiting(limiter.take(1, never));
@@ -358,7 +358,7 @@ fn a_waiter_above_the_burst_holds_up_nobody_and_regains_its_place() {
     small.waits();
     large.waits();
     assert_eq!(limiter.waiting(), 2);
-    // Large came first, so small waits behind it.
+    // The large request came first, so the small one waits behind it.
     limiter.set_burst(8);
     small.waits();
     limiter.set_burst(9);
@@ -371,7 +371,7 @@ fn a_waiter_above_the_burst_holds_up_nobody_and_regains_its_place() {
 // Order.
 
 #[test]
-fn nobody_overtakes_a_waiter() {
+fn no_caller_overtakes_a_waiter() {
     let limiter = empty(2);
     let mut first = waiting(limiter.take(2, never));
     let mut second = waiting(limiter.take(1, never));
@@ -379,7 +379,7 @@ fn nobody_overtakes_a_waiter() {
     assert!(matches!(limiter.try_take(1), Err(NotYet::RetryAfter(_))));
     assert!(matches!(limiter.wait_timeout(1, ms(1)), Err(WaitError::TimedOut)));
     second.waits();
-    // A request for none overtakes no waiter.
+    // A request for zero tokens overtakes no waiter.
     limiter.try_take(0).unwrap();
     task(limiter.take(0, never)).done().unwrap();
     limiter.set_burst(5);
@@ -426,7 +426,7 @@ fn a_future_is_fused_and_named() {
 }
 
 #[test]
-fn it_goes_where_its_parts_go() {
+fn auto_traits_and_debug_output() {
     fn is<T: Send + Sync + Unpin + std::panic::RefUnwindSafe>() {}
     fn is_send<T: Send + Unpin>(_: &T) {}
     is::<RateLimiter>();
@@ -439,7 +439,7 @@ fn it_goes_where_its_parts_go() {
 // Closing.
 
 #[test]
-fn closing_wakes_everyone_with_the_cause() {
+fn closing_wakes_every_waiter_with_the_cause() {
     in_time(|| {
         let limiter = empty(2);
         thread::scope(|scope| {
@@ -466,7 +466,7 @@ fn closing_wakes_everyone_with_the_cause() {
             assert!(matches!(limiter.try_take(n), Err(NotYet::Closed(_))));
             assert!(matches!(limiter.wait(n), Err(LimitError::Closed(_))));
         }
-        // No change reopens it.
+        // No change reopens the limiter.
         limiter.set_burst(7);
         limiter.set_rate(7, SECOND).unwrap();
         assert!(matches!(limiter.try_take(1), Err(NotYet::Closed(_))));
@@ -558,7 +558,7 @@ fn ten_thousand_tasks_wait() {
     });
 }
 
-/// Two threads of each kind, and whatever they do, no more is granted than may be.
+/// Two threads of each kind, doing everything; no more tokens are granted than the rate allows.
 #[test]
 fn two_of_everything_at_once() {
     in_time(|| {
@@ -627,7 +627,7 @@ fn two_of_everything_at_once() {
 
 // Wakers.
 
-/// A waker that does this when it is woken.
+/// A waker that calls a function when woken.
 struct Then<F>(F);
 
 impl<F: Fn() + Send + Sync + 'static> Wake for Then<F> {
@@ -655,9 +655,9 @@ fn a_waker_may_call_the_limiter() {
 }
 
 #[test]
-fn a_waker_that_panics_keeps_no_other_from_being_woken() {
+fn a_waker_that_panics_does_not_stop_others_from_being_woken() {
     let limiter = empty(1);
-    let waker = Waker::from(Arc::new(Then(|| panic!("a waker"))));
+    let waker = Waker::from(Arc::new(Then(|| panic!("on purpose"))));
     let mut bad = limiter.take(1, never);
     assert!(poll_with(&mut bad, &waker).is_pending());
     let mut takes: Vec<_> = (0..2).map(|_| waiting(limiter.take(1, never))).collect();
@@ -669,14 +669,14 @@ fn a_waker_that_panics_keeps_no_other_from_being_woken() {
     assert!(poll_with(&mut bad, Waker::noop()).is_ready());
 }
 
-/// It uses up the unpark of the thread that runs it, which is blocked next.
+/// Such a waker uses up the unpark of the thread that runs it, and that blocks next.
 #[test]
 fn a_waker_may_park() {
     in_time(|| {
         let limiter: &'static RateLimiter = Box::leak(Box::new(RateLimiter::new(1, ms(20), 1).unwrap()));
         limiter.try_take(1).unwrap();
         let waker = Waker::from(Arc::new(Then(|| {
-            // Grants the tokens of all others, also those of the thread that is here.
+            // Grants the tokens of all other waiters, including the thread that runs this.
             limiter.set_rate(0, SECOND).unwrap();
             limiter.set_burst(3);
             thread::park_timeout(SECOND);
@@ -685,7 +685,7 @@ fn a_waker_may_park() {
         assert!(poll_with(&mut first, &waker).is_pending());
         let second = waiting(limiter.take(1, never));
         thread::sleep(ms(25));
-        // Grants the tokens of the first one, and then runs its waker.
+        // Grants the token of the first waiter, and then runs its waker.
         limiter.wait(1).unwrap();
         drop(second);
     });

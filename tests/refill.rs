@@ -1,4 +1,4 @@
-//! Refilling by time: what is due, what fits, who gets it, and clocks that misbehave.
+//! Refilling by time: which tokens are due, which fit, which waiters get them, and clocks that misbehave.
 #![allow(clippy::cast_possible_wrap, clippy::unchecked_time_subtraction, reason = "small numbers, and times after 0")]
 
 use std::time::Duration;
@@ -11,10 +11,10 @@ mod support;
 use support::{both, bucket, task, waiting};
 
 both! {
-    a_tick_lets_waiters_on_in_order,
-    a_tick_lets_on_one_who_wants_many_when_all_are_due,
-    a_tick_does_not_reach_those_aside,
-    a_deficit_is_made_up_before_a_waiter_gets_a_token,
+    a_tick_serves_waiters_in_order,
+    a_tick_serves_a_request_for_many_when_all_are_due,
+    a_tick_does_not_serve_deferred_requests,
+    a_deficit_is_paid_off_before_a_waiter_gets_a_token,
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -23,14 +23,14 @@ fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-/// A bucket as empty as can be, so that all that is due fits.
+/// A bucket as empty as possible, so that all tokens that are due fit.
 fn empty() -> TokenBucket {
     let bucket = TokenBucket::new(TokenBucket::MAX_CAPACITY, TokenBucket::MAX_CAPACITY).unwrap();
     bucket.try_take_many(TokenBucket::MAX_CAPACITY).unwrap().forget();
     bucket
 }
 
-/// A clockwork whose clock started at 0.
+/// A refill whose clock started at 0.
 fn started(tokens: usize, per: Duration) -> Refill {
     let mut refill = Refill::new(tokens, per).unwrap();
     assert_eq!(numbers(refill.tick(&empty(), Duration::ZERO)), (0, 0));
@@ -41,13 +41,13 @@ fn numbers(tick: Tick) -> (usize, usize) {
     (tick.added, tick.lost)
 }
 
-/// All that was due until now, if it has not been paid yet.
+/// The tokens that became due since the last tick.
 fn due(refill: &mut Refill, now: Duration) -> usize {
     let tick = refill.tick(&empty(), now);
     tick.added + tick.lost
 }
 
-// What is due.
+// Due tokens.
 
 #[test]
 fn tokens_are_due_one_by_one() {
@@ -100,7 +100,7 @@ fn a_rate_of_0_is_a_pause() {
 }
 
 #[test]
-fn a_pause_keeps_what_is_due_of_a_token() {
+fn a_pause_keeps_the_fraction_of_a_token() {
     let mut refill = started(1, SECOND);
     refill.set_rate(ms(900), 0, Duration::from_nanos(1)).unwrap();
     refill.set_rate(ms(5000), 1, Duration::from_secs(10)).unwrap();
@@ -109,18 +109,18 @@ fn a_pause_keeps_what_is_due_of_a_token() {
 }
 
 #[test]
-fn what_was_due_at_the_old_rate_is_neither_lost_nor_paid_at_the_new_one() {
+fn tokens_due_at_the_old_rate_are_neither_lost_nor_credited_at_the_new_one() {
     let mut refill = started(1000, SECOND);
     refill.set_rate(ms(2500), 1, SECOND).unwrap();
     refill.set_rate(ms(2500), 10, SECOND).unwrap();
-    // The next one is due already.
+    // These tokens are due already.
     assert_eq!(refill.tick(&empty(), ms(2500)).added, 2500);
     assert_eq!(due(&mut refill, ms(3500)), 10);
 }
 
 #[test]
-fn what_is_due_of_a_token_carries_over() {
-    // Three quarters at the old rate, the last quarter at the new one, with the same period and with another.
+fn the_fraction_of_a_token_carries_over() {
+    // Three quarters of a token at the old rate, and the last quarter at the new one; with the same period, and with another.
     for (tokens, per, rest) in [(2, SECOND, ms(125)), (1, SECOND * 60, ms(15_000))] {
         let mut refill = started(1, SECOND);
         refill.set_rate(ms(750), tokens, per).unwrap();
@@ -131,17 +131,17 @@ fn what_is_due_of_a_token_carries_over() {
 }
 
 #[test]
-fn the_rate_is_told_as_it_was_given() {
+fn the_rate_is_returned_as_it_was_given() {
     let mut refill = started(usize::MAX, Refill::MAX_PERIOD);
     assert_eq!(refill.rate(), (usize::MAX, Refill::MAX_PERIOD));
     refill.set_rate(SECOND, 0, ms(3)).unwrap();
     assert_eq!(refill.rate(), (0, ms(3)));
 }
 
-// What is refused.
+// Refusals.
 
 #[test]
-fn a_rate_that_cannot_be_is_refused() {
+fn an_invalid_rate_is_refused() {
     assert_eq!(Refill::new(1, Duration::ZERO).unwrap_err(), RateError::PeriodIsZero);
     let limit = Refill::MAX_PERIOD;
     for per in [limit + Duration::from_nanos(1), Duration::MAX] {
@@ -158,7 +158,7 @@ fn a_refused_change_of_the_rate_changes_nothing() {
         refill.set_rate(SECOND * 100, 5, per).unwrap_err();
     }
     assert_eq!(refill.rate(), (1, SECOND));
-    // Nor was the clock moved.
+    // The clock was not advanced either.
     assert_eq!(due(&mut refill, SECOND * 2), 2);
 }
 
@@ -177,28 +177,28 @@ fn time_that_stands_still_adds_nothing() {
 #[test]
 fn time_that_goes_back_adds_nothing_and_loses_nothing() {
     let (mut refill, bucket) = (started(1, SECOND), empty());
-    // A token and a half are due, one of them not yet in the bucket.
+    // One and a half tokens are due; the whole one is not yet in the bucket.
     refill.set_rate(ms(1500), 1, SECOND).unwrap();
     let tick = refill.tick(&bucket, ms(200));
     assert_eq!((tick.added, tick.next), (1, Some(SECOND * 2)));
     refill.set_rate(ms(300), 1, SECOND).unwrap();
-    // No span of time is paid for twice, and the other half comes when it is due.
+    // No span of time is credited twice, and the other half comes when it is due.
     assert_eq!(due(&mut refill, ms(1999)), 0);
     assert_eq!(due(&mut refill, ms(2000)), 1);
 }
 
 #[test]
-fn a_leap_of_years_is_no_more_than_time() {
+fn a_leap_of_years_is_credited_like_any_time() {
     let year = SECOND * 31_536_000;
     let mut refill = started(1, SECOND);
     assert_eq!(due(&mut refill, year * 100), usize::try_from((year * 100).as_secs()).unwrap_or(usize::MAX));
-    // What is left of a token is exact beyond it.
+    // The fraction of a token stays exact.
     assert_eq!(due(&mut refill, year * 100 + ms(999)), 0);
     assert_eq!(due(&mut refill, year * 100 + ms(1000)), 1);
 }
 
 #[test]
-fn numbers_beyond_all_bounds_saturate() {
+fn numbers_that_are_too_large_saturate() {
     for (tokens, per) in [(usize::MAX, Duration::from_nanos(1)), (usize::MAX, SECOND), (1, Duration::from_nanos(1))] {
         let lost_of = |nanos: u128| {
             let due = nanos.saturating_mul(tokens as u128) / per.as_nanos();
@@ -209,7 +209,7 @@ fn numbers_beyond_all_bounds_saturate() {
         assert_eq!(tick.added, TokenBucket::MAX_CAPACITY);
         assert_eq!(tick.lost, lost_of(u64::MAX.into()));
         assert_eq!(tick.next, None);
-        // Tokens of one leap after the other add up.
+        // The tokens of two leaps in a row add up.
         let (mut refill, bucket) = (started(tokens, per), empty());
         for now in [Refill::MAX_PERIOD, Refill::MAX_PERIOD + Duration::from_nanos(3)] {
             refill.set_rate(now, tokens, per).unwrap();
@@ -219,19 +219,19 @@ fn numbers_beyond_all_bounds_saturate() {
     }
 }
 
-/// `usize::MAX` stands for "more than can be told": it used to be less by the tokens that were added.
+/// `usize::MAX` means "at least that many". It used to be too low by the number of added tokens.
 #[test]
-fn lost_is_the_largest_number_where_more_are_lost() {
+fn lost_is_capped_at_the_largest_number() {
     let bucket = TokenBucket::new(5, 5).unwrap();
     bucket.try_take_many(5).unwrap().forget();
     let mut refill = started(usize::MAX, Duration::from_nanos(1));
     assert_eq!(numbers(refill.tick(&bucket, SECOND)), (5, usize::MAX));
 }
 
-/// A driver sleeps until `next`; without one, as at a rate of 0, it must not panic.
+/// A driver sleeps until `next`. If there is none, as at a rate of 0, it must not panic.
 #[cfg(feature = "std")]
 #[test]
-fn there_is_no_next_at_a_rate_of_0() {
+fn next_is_none_at_a_rate_of_0() {
     let mut refill = Refill::new(5, SECOND).unwrap();
     refill.tick_now(&empty());
     assert!(refill.next_at().is_some());
@@ -253,7 +253,7 @@ fn the_ends_of_rate_and_time_are_exact() {
     assert_eq!(due(&mut refill, Refill::MAX_PERIOD), 1);
 }
 
-// Where it goes.
+// The tokens in the bucket.
 
 #[test]
 fn a_tick_fills_the_bucket_up_to_its_capacity() {
@@ -280,7 +280,7 @@ fn the_burst_is_resized_while_it_runs() {
 }
 
 #[test]
-fn what_was_put_in_above_the_capacity_stays() {
+fn tokens_above_the_capacity_stay() {
     let bucket = TokenBucket::new(100, 5).unwrap();
     assert_eq!(bucket.refill(20), 20);
     let mut refill = started(10, SECOND);
@@ -297,7 +297,7 @@ fn a_closed_bucket_is_filled_up_as_well() {
     assert_eq!(bucket.available(), 3);
 }
 
-fn a_deficit_is_made_up_before_a_waiter_gets_a_token(fairness: Fairness) {
+fn a_deficit_is_paid_off_before_a_waiter_gets_a_token(fairness: Fairness) {
     let bucket = bucket(fairness, 5);
     bucket.try_take_many(5).unwrap().forget();
     bucket.set_capacity(3).unwrap();
@@ -310,7 +310,7 @@ fn a_deficit_is_made_up_before_a_waiter_gets_a_token(fairness: Fairness) {
     assert!(take.poll().is_ready());
 }
 
-fn a_tick_lets_waiters_on_in_order(fairness: Fairness) {
+fn a_tick_serves_waiters_in_order(fairness: Fairness) {
     let bucket = bucket(fairness, 2);
     bucket.try_take_many(2).unwrap().forget();
     let mut refill = started(1, SECOND);
@@ -324,7 +324,7 @@ fn a_tick_lets_waiters_on_in_order(fairness: Fairness) {
     }
 }
 
-fn a_tick_lets_on_one_who_wants_many_when_all_are_due(fairness: Fairness) {
+fn a_tick_serves_a_request_for_many_when_all_are_due(fairness: Fairness) {
     let bucket = bucket(fairness, 3);
     bucket.try_take_many(3).unwrap().forget();
     let mut refill = started(1, SECOND);
@@ -332,25 +332,25 @@ fn a_tick_lets_on_one_who_wants_many_when_all_are_due(fairness: Fairness) {
     assert!(take.poll().is_pending());
     refill.tick(&bucket, SECOND * 2);
     assert!(take.poll().is_pending());
-    // Nothing fits, and nobody is bothered.
+    // No token fits, and no waiter is woken.
     refill.tick(&bucket, SECOND * 100);
     assert!(take.poll().is_ready());
 }
 
-fn a_tick_does_not_reach_those_aside(fairness: Fairness) {
+fn a_tick_does_not_serve_deferred_requests(fairness: Fairness) {
     let bucket = bucket(fairness, 3);
     bucket.try_take_many(3).unwrap().forget();
-    let mut aside = task(bucket.take_many(4));
-    assert!(aside.poll().is_pending());
+    let mut deferred = task(bucket.take_many(4));
+    assert!(deferred.poll().is_pending());
     let mut take = task(bucket.take_many(3));
     assert!(take.poll().is_pending());
     let mut refill = started(1, SECOND);
     refill.tick(&bucket, SECOND * 100);
     assert!(take.poll().is_ready());
-    assert!(aside.poll().is_pending());
+    assert!(deferred.poll().is_pending());
 }
 
-// By the clock.
+// With the system clock.
 
 #[cfg(feature = "std")]
 mod clock {
@@ -359,7 +359,7 @@ mod clock {
     use std::time::Instant;
 
     #[test]
-    fn ticks_are_due_by_the_clock() {
+    fn tokens_are_due_by_the_clock() {
         let bucket = empty();
         let mut refill = Refill::new(1000, SECOND).unwrap();
         assert_eq!(refill.next_at(), None);
@@ -372,7 +372,7 @@ mod clock {
         while added < 20 {
             sleep(refill.next_at().unwrap().saturating_duration_since(Instant::now()));
             let tick = refill.tick_now(&bucket);
-            assert!(tick.added > 0, "it was not due yet");
+            assert!(tick.added > 0, "the token was not due yet");
             added += tick.added;
         }
         let passed = before.elapsed();
@@ -388,14 +388,14 @@ mod clock {
         refill.tick_now(&bucket);
         assert_eq!(refill.next_at(), None);
         sleep(ms(5));
-        // Nothing of the time before is paid at this rate.
+        // The time before the change is not credited at this rate.
         let before = Instant::now();
         refill.set_rate_now(1, ms(1)).unwrap();
         let added = refill.tick_now(&bucket).added;
         assert!(added as u128 <= before.elapsed().as_millis());
         sleep(ms(5));
         refill.set_rate_now(1, SECOND * 3600).unwrap();
-        // What is owed is due already.
+        // Tokens that became due at the old rate are due already.
         assert!(refill.next_at().unwrap() <= Instant::now());
         assert!(refill.tick_now(&bucket).added >= 4);
         assert!(refill.next_at().unwrap() <= Instant::now() + SECOND * 3600);
@@ -403,7 +403,7 @@ mod clock {
     }
 }
 
-// Against plain numbers.
+// Compared with exact fractions.
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -411,7 +411,7 @@ enum Step {
     SetRate(usize, Duration),
 }
 
-/// Steps of time in nanoseconds, also none, backwards, and long ones. What is due in a tick is to fit into 64 bits.
+/// Steps of time in nanoseconds: some are 0, some go back, some are long. The tokens due in a tick must fit into 64 bits.
 fn steps(pers: impl Strategy<Value = u64> + Clone, longest: i64, most: usize) -> impl Strategy<Value = Vec<(i64, Step)>> {
     let time = prop_oneof![
         3 => 0..1000_i64,
@@ -432,7 +432,7 @@ fn pers() -> impl Strategy<Value = u64> + Clone {
     prop_oneof![1..20_u64, 1..1_000_000_u64, Just(1_000_000_000), 1..u64::MAX]
 }
 
-/// What is due in all, as a fraction, since the clock started: the sum of rate × time over the rates that there were.
+/// All tokens that became due since the clock started, as a fraction: the sum of rate × time over all rates.
 struct Exact {
     numerator: BigUint,
     denominator: BigUint,
@@ -449,7 +449,7 @@ impl Exact {
     }
 }
 
-/// Runs the steps, and tells after each tick: what was due in all; the same, exactly; and what may be missing of it.
+/// Runs the steps. After each tick, `check` gets the tokens that became due, the exact number, and how much may be missing of it.
 fn run(
     steps: Vec<(i64, Step)>,
     check: impl Fn(&BigUint, &Exact, &Exact) -> Result<(), TestCaseError>,
@@ -485,18 +485,18 @@ fn run(
 }
 
 proptest! {
-    // What a failure prints says all.
+    // The message of a failure has the whole script, so no file of seeds is needed.
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-    /// However the ticks fall, all that was due adds up to the floor of the sum of rate × time.
+    /// However the ticks fall, the due tokens add up to the floor of the sum of rate × time.
     #[test]
-    fn all_that_was_due_is_exact(steps in steps(Just(1_000_000_000), 1 << 56, 1 << 30)) {
+    fn the_sum_of_due_tokens_is_exact(steps in steps(Just(1_000_000_000), 1 << 56, 1 << 30)) {
         run(steps, |total, exact, _| {
             prop_assert_eq!(total, &exact.floor());
             Ok(())
         })?;
     }
 
-    /// Also if the period changes, less up to one part of the new period each time.
+    /// A change of the period may cost up to one unit of the new fraction each time.
     #[test]
     fn a_change_of_the_period_costs_less_than_a_nanosecond(steps in steps(pers(), 1 << 38, 1 << 20)) {
         run(steps, |total, exact, missing| {
@@ -508,9 +508,9 @@ proptest! {
         })?;
     }
 
-    /// A tick pays what a bucket of its own would have room for, whoever takes meanwhile.
+    /// A tick adds what a separate model of the bucket has room for, whatever is taken meanwhile.
     #[test]
-    fn no_more_than_the_capacity_is_ever_there(
+    fn no_more_than_the_capacity_is_ever_available(
         steps in proptest::collection::vec((0..3000_u64, 0..20_usize, 0..20_usize), 1..60)
     ) {
         let bucket = TokenBucket::new(20, 10).unwrap();

@@ -1,4 +1,4 @@
-//! Giving back without a guard: `release`, `try_release`, `try_release_many`, `refill`.
+//! Putting tokens into a bucket without a guard: `release`, `try_release`, `try_release_many`, `refill`.
 
 mod support;
 
@@ -16,35 +16,35 @@ use token_bucket::{Fairness, ReleaseError, Token, TokenBucket, TryReleaseError, 
 both! {
     a_releaser_that_is_polled_again_keeps_its_place,
     a_release_is_done_at_once_where_there_is_room,
-    a_release_waits_while_the_bucket_is_full_until_somebody_takes,
+    a_release_waits_while_the_bucket_is_full_until_a_take,
     a_release_waits_while_the_bucket_is_full_until_it_shrinks,
-    a_release_that_nobody_polled_does_nothing,
+    a_release_that_was_not_polled_does_nothing,
     releases_without_a_take_fill_the_bucket_up_to_its_maximum,
-    a_release_pays_back_what_a_shrink_has_asked_for,
-    a_release_lets_a_taker_on,
+    a_release_pays_off_a_deficit,
+    a_release_lets_a_taker_proceed,
     a_release_replaces_a_forgotten_token,
-    a_releaser_is_no_one_who_waits_for_tokens,
-    two_takes_before_any_poll_let_two_releasers_on,
-    a_take_of_many_lets_releasers_on_one_after_the_other,
-    a_shrink_lets_releasers_on_one_after_the_other,
-    releasers_are_called_in_the_order_in_which_they_came,
-    a_releaser_that_lost_its_room_waits_on,
+    a_releaser_is_not_counted_as_a_waiter,
+    two_takes_before_any_poll_let_two_releasers_proceed,
+    a_take_of_many_lets_releasers_proceed_one_by_one,
+    a_shrink_lets_releasers_proceed_one_by_one,
+    releasers_are_woken_in_order_of_arrival,
+    a_releaser_that_lost_its_room_keeps_waiting,
     a_waiting_release_that_is_dropped_deposits_nothing,
-    a_called_release_that_is_dropped_passes_the_room_on,
-    a_release_that_is_dropped_in_the_middle_holds_up_nobody,
+    a_woken_release_that_is_dropped_passes_its_room_on,
+    a_release_dropped_in_the_middle_blocks_no_releaser,
     a_release_uses_the_last_waker_that_it_was_polled_with,
     try_release_puts_back_one,
     try_release_many_is_all_or_nothing,
     b23_a_release_beyond_the_maximum_is_refused,
     b19_counts_that_cannot_fit_are_refused,
     refill_puts_back_what_fits,
-    a_refill_lets_on_as_many_as_it_brought,
+    a_refill_serves_as_many_waiters_as_it_brings_tokens,
     tokens_that_come_back_to_a_full_bucket_are_lost,
-    nothing_is_released_by_zero,
-    a_release_tells_when_it_is_over,
-    a_blocked_release_goes_on_when_somebody_takes,
-    a_blocked_release_gives_up_in_time,
-    a_blocked_release_does_at_once_what_can_be_done_at_once,
+    a_release_of_zero_changes_nothing,
+    a_release_is_fused,
+    a_blocked_release_proceeds_after_a_take,
+    a_blocked_release_times_out,
+    a_blocking_release_does_not_block_if_there_is_room,
     a_releaser_that_comes_while_a_full_bucket_is_handed_out_is_not_forgotten,
 }
 
@@ -53,7 +53,7 @@ fn full(fairness: Fairness) -> TokenBucket {
 }
 
 fn beyond() -> [usize; 4] {
-    // On a target of 32 bits, the third is as good as the last.
+    // On 32-bit targets, the third equals the last.
     [MAX + 1, TokenBucket::MAX_CAPACITY, usize::try_from(1_u64 << 32).unwrap_or(usize::MAX), usize::MAX]
 }
 
@@ -66,7 +66,7 @@ fn a_release_is_done_at_once_where_there_is_room(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [2, 0, 0, 0]);
 }
 
-fn a_release_waits_while_the_bucket_is_full_until_somebody_takes(fairness: Fairness) {
+fn a_release_waits_while_the_bucket_is_full_until_a_take(fairness: Fairness) {
     let bucket = full(fairness);
     let mut release = waiting(bucket.release());
     assert_eq!(bucket.available(), MAX);
@@ -88,11 +88,11 @@ fn a_release_waits_while_the_bucket_is_full_until_it_shrinks(fairness: Fairness)
     bucket.set_capacity(MAX - 1).unwrap();
     assert_eq!(release.wakes(), 1);
     release.done().unwrap();
-    // One more than it is meant to hold: the release did not know of a take.
+    // One token above the capacity, because it was released without a take.
     assert_eq!(numbers(&bucket), [MAX, 0, 0, 0]);
 }
 
-fn a_release_that_nobody_polled_does_nothing(fairness: Fairness) {
+fn a_release_that_was_not_polled_does_nothing(fairness: Fairness) {
     let bucket = bucket(fairness, 1);
     drop(task(bucket.release()));
     assert_eq!(bucket.available(), 1);
@@ -108,14 +108,14 @@ fn releases_without_a_take_fill_the_bucket_up_to_its_maximum(fairness: Fairness)
     assert!(matches!(bucket.try_release(), Err(TryReleaseError::Full)));
     assert_eq!(bucket.available(), MAX);
 
-    // All that is there can be had, though the capacity is 0.
+    // All available tokens can be taken, although the capacity is 0.
     let tokens = bucket.try_take_many(MAX).unwrap();
     beyond.done().unwrap();
     assert_eq!(bucket.available(), 1);
     tokens.forget();
 }
 
-fn a_release_pays_back_what_a_shrink_has_asked_for(fairness: Fairness) {
+fn a_release_pays_off_a_deficit(fairness: Fairness) {
     let bucket = bucket(fairness, 3);
     bucket.try_take_many(3).unwrap().forget();
     bucket.set_capacity(1).unwrap();
@@ -132,7 +132,7 @@ fn a_release_pays_back_what_a_shrink_has_asked_for(fairness: Fairness) {
     assert_eq!(take.done().unwrap().count(), 1);
 }
 
-fn a_release_lets_a_taker_on(fairness: Fairness) {
+fn a_release_lets_a_taker_proceed(fairness: Fairness) {
     let bucket = bucket(fairness, 0);
     let mut first = waiting(bucket.take());
     let mut second = waiting(bucket.take());
@@ -156,7 +156,7 @@ fn a_release_replaces_a_forgotten_token(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [2, 0, 0, 0]);
 }
 
-fn a_releaser_is_no_one_who_waits_for_tokens(fairness: Fairness) {
+fn a_releaser_is_not_counted_as_a_waiter(fairness: Fairness) {
     let bucket = full(fairness);
     let release = waiting(bucket.release());
     assert_eq!(bucket.waiting(), 0);
@@ -164,7 +164,7 @@ fn a_releaser_is_no_one_who_waits_for_tokens(fairness: Fairness) {
     assert_eq!(bucket.waiting(), 0);
 }
 
-fn two_takes_before_any_poll_let_two_releasers_on(fairness: Fairness) {
+fn two_takes_before_any_poll_let_two_releasers_proceed(fairness: Fairness) {
     let bucket = full(fairness);
     let mut releases = [waiting(bucket.release()), waiting(bucket.release()), waiting(bucket.release())];
     let tokens = [bucket.try_take().unwrap(), bucket.try_take().unwrap()];
@@ -176,7 +176,7 @@ fn two_takes_before_any_poll_let_two_releasers_on(fairness: Fairness) {
     tokens.into_iter().for_each(Token::forget);
 }
 
-fn a_take_of_many_lets_releasers_on_one_after_the_other(fairness: Fairness) {
+fn a_take_of_many_lets_releasers_proceed_one_by_one(fairness: Fairness) {
     let bucket = full(fairness);
     let mut releases = [waiting(bucket.release()), waiting(bucket.release()), waiting(bucket.release())];
     bucket.try_take_many(2).unwrap().forget();
@@ -188,7 +188,7 @@ fn a_take_of_many_lets_releasers_on_one_after_the_other(fairness: Fairness) {
     assert_eq!(bucket.available(), MAX);
 }
 
-fn a_shrink_lets_releasers_on_one_after_the_other(fairness: Fairness) {
+fn a_shrink_lets_releasers_proceed_one_by_one(fairness: Fairness) {
     let bucket = full(fairness);
     let mut releases = [waiting(bucket.release()), waiting(bucket.release()), waiting(bucket.release())];
     bucket.set_capacity(MAX - 2).unwrap();
@@ -200,7 +200,7 @@ fn a_shrink_lets_releasers_on_one_after_the_other(fairness: Fairness) {
     assert_eq!(bucket.available(), MAX);
 }
 
-fn releasers_are_called_in_the_order_in_which_they_came(fairness: Fairness) {
+fn releasers_are_woken_in_order_of_arrival(fairness: Fairness) {
     let bucket = full(fairness);
     let mut later = task(bucket.release());
     let mut first = waiting(bucket.release());
@@ -213,7 +213,7 @@ fn releasers_are_called_in_the_order_in_which_they_came(fairness: Fairness) {
     later.done().unwrap();
 }
 
-fn a_releaser_that_lost_its_room_waits_on(fairness: Fairness) {
+fn a_releaser_that_lost_its_room_keeps_waiting(fairness: Fairness) {
     let bucket = full(fairness);
     let mut release = waiting(bucket.release());
     let token = bucket.try_take().unwrap();
@@ -235,7 +235,7 @@ fn a_waiting_release_that_is_dropped_deposits_nothing(fairness: Fairness) {
 }
 
 /// A releaser that was woken and then dropped must not keep the next one asleep.
-fn a_called_release_that_is_dropped_passes_the_room_on(fairness: Fairness) {
+fn a_woken_release_that_is_dropped_passes_its_room_on(fairness: Fairness) {
     let bucket = full(fairness);
     let mut releases = [waiting(bucket.release()), waiting(bucket.release()), waiting(bucket.release())].into_iter();
     bucket.try_take().unwrap().forget();
@@ -249,7 +249,7 @@ fn a_called_release_that_is_dropped_passes_the_room_on(fairness: Fairness) {
     assert_eq!(releases.next().unwrap().wakes(), 0);
 }
 
-fn a_release_that_is_dropped_in_the_middle_holds_up_nobody(fairness: Fairness) {
+fn a_release_dropped_in_the_middle_blocks_no_releaser(fairness: Fairness) {
     let bucket = full(fairness);
     let first = waiting(bucket.release());
     let middle = waiting(bucket.release());
@@ -275,7 +275,7 @@ fn a_release_uses_the_last_waker_that_it_was_polled_with(fairness: Fairness) {
     assert_eq!([old.count(), new.count()], [0, 1]);
     assert!(poll_with(&mut release, &new_waker).is_ready());
     drop(new_waker);
-    assert_eq!(Arc::strong_count(&new), 1, "the waker is kept after the end");
+    assert_eq!(Arc::strong_count(&new), 1, "the completed future keeps the waker");
 }
 
 fn try_release_puts_back_one(fairness: Fairness) {
@@ -297,7 +297,7 @@ fn try_release_many_is_all_or_nothing(fairness: Fairness) {
     bucket.try_release_many(1).unwrap();
     assert_eq!(bucket.available(), MAX);
 
-    // All of it at once, into a bucket that owes as much as it can.
+    // All at once, into a bucket with the largest possible deficit.
     bucket.set_capacity(MAX).unwrap();
     bucket.try_take_many(MAX).unwrap().forget();
     bucket.set_capacity(0).unwrap();
@@ -308,7 +308,7 @@ fn try_release_many_is_all_or_nothing(fairness: Fairness) {
     assert_eq!(bucket.available(), MAX);
 }
 
-/// A release without a take raised the limit for good in the Go package that this one replaces, and in others.
+/// In the Go package `token` and elsewhere, a release without a take raised the limit for good.
 fn b23_a_release_beyond_the_maximum_is_refused(fairness: Fairness) {
     let bucket = full(fairness);
     let before = bucket.snapshot();
@@ -320,7 +320,7 @@ fn b23_a_release_beyond_the_maximum_is_refused(fairness: Fairness) {
     assert_eq!(bucket.try_take_up_to(usize::MAX).unwrap().count(), MAX);
 }
 
-/// async-lock's count wraps to 0, futures-intrusive's too, tokio's is wrong after the panic.
+/// The counts of async-lock and futures-intrusive wrap around to 0; tokio's is wrong after the panic.
 fn b19_counts_that_cannot_fit_are_refused(fairness: Fairness) {
     for capacity in [0, 1, 3, MAX] {
         let bucket = bucket(fairness, capacity);
@@ -366,7 +366,7 @@ fn refill_puts_back_what_fits(fairness: Fairness) {
     assert_eq!(bucket.refill(MAX), 0);
     assert_eq!(bucket.capacity(), 5);
 
-    // The most that ever fits: the deepest deficit, and a whole bucket on top of it.
+    // The most that ever fits: the largest deficit, and a full bucket on top of it.
     let largest = TokenBucket::new(TokenBucket::MAX_CAPACITY, TokenBucket::MAX_CAPACITY).unwrap().with_fairness(fairness);
     largest.try_take_many(TokenBucket::MAX_CAPACITY).unwrap().forget();
     largest.set_capacity(0).unwrap();
@@ -374,7 +374,7 @@ fn refill_puts_back_what_fits(fairness: Fairness) {
     assert_eq!(numbers(&largest), [TokenBucket::MAX_CAPACITY, 0, 0, 0]);
 }
 
-fn a_refill_lets_on_as_many_as_it_brought(fairness: Fairness) {
+fn a_refill_serves_as_many_waiters_as_it_brings_tokens(fairness: Fairness) {
     let bucket = bucket(fairness, 0);
     let mut takes = [waiting(bucket.take()), waiting(bucket.take()), waiting(bucket.take()), waiting(bucket.take())];
     assert_eq!(bucket.refill(3), 3);
@@ -396,7 +396,7 @@ fn tokens_that_come_back_to_a_full_bucket_are_lost(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [MAX, 0, 0, 0]);
 }
 
-fn nothing_is_released_by_zero(fairness: Fairness) {
+fn a_release_of_zero_changes_nothing(fairness: Fairness) {
     for capacity in [0, 1, MAX] {
         let bucket = bucket(fairness, capacity);
         let before = bucket.snapshot();
@@ -414,7 +414,7 @@ fn nothing_is_released_by_zero(fairness: Fairness) {
     drop(take.done());
 }
 
-fn a_release_tells_when_it_is_over(fairness: Fairness) {
+fn a_release_is_fused(fairness: Fairness) {
     let bucket = full(fairness);
     let mut release = bucket.release();
     assert!(!release.is_terminated());
@@ -435,13 +435,13 @@ fn a_release_tells_when_it_is_over(fairness: Fairness) {
     assert_eq!(bucket.available(), MAX);
 }
 
-fn a_blocked_release_goes_on_when_somebody_takes(fairness: Fairness) {
+fn a_blocked_release_proceeds_after_a_take(fairness: Fairness) {
     in_time(move || {
         let bucket = full(fairness);
         thread::scope(|scope| {
             let blocked = scope.spawn(|| bucket.release().wait());
             let limited = scope.spawn(|| bucket.release().wait_timeout(Duration::from_secs(60)));
-            // Each take makes room for one, whether it has lined up before or comes later.
+            // Each take makes room for one releaser, whether it has queued before or comes later.
             bucket.try_take().unwrap().forget();
             while bucket.available() < MAX {
                 thread::yield_now();
@@ -454,7 +454,7 @@ fn a_blocked_release_goes_on_when_somebody_takes(fairness: Fairness) {
     });
 }
 
-fn a_blocked_release_gives_up_in_time(fairness: Fairness) {
+fn a_blocked_release_times_out(fairness: Fairness) {
     let bucket = full(fairness);
     let begin = Instant::now();
     assert!(matches!(bucket.release().wait_timeout(Duration::from_millis(10)), Err(WaitError::TimedOut)));
@@ -463,14 +463,14 @@ fn a_blocked_release_gives_up_in_time(fairness: Fairness) {
     assert!(matches!(bucket.release().wait_deadline(begin), Err(WaitError::TimedOut)));
     assert!(matches!(waiting_release(&bucket).wait_deadline(begin), Err(WaitError::TimedOut)));
     bucket.try_take().unwrap().forget();
-    assert_eq!(bucket.available(), MAX - 1, "those who gave up deposited nothing");
+    assert_eq!(bucket.available(), MAX - 1, "releasers that timed out deposited nothing");
 
-    // A limit beyond all time is none.
+    // A timeout too large to represent is infinite.
     bucket.release().wait_timeout(Duration::MAX).unwrap();
     assert_eq!(bucket.available(), MAX);
 }
 
-fn a_blocked_release_does_at_once_what_can_be_done_at_once(fairness: Fairness) {
+fn a_blocking_release_does_not_block_if_there_is_room(fairness: Fairness) {
     let bucket = bucket(fairness, 0);
     let past = Instant::now();
     bucket.release().wait_deadline(past).unwrap();
@@ -488,10 +488,10 @@ fn waiting_release(bucket: &TokenBucket) -> token_bucket::Release<'_> {
     release
 }
 
-/// A release fills the bucket, which is about to be handed out as a whole to a waiter; another releaser finds it full
-/// and lines up just then. When the bucket has been handed out, there is room, and the releaser is to be told.
+/// A release fills the bucket, all of whose tokens are about to be granted to one waiter. Another releaser finds it full and queues
+/// just then. Once the tokens are granted, there is room, and the releaser must be woken.
 ///
-/// Forgotten tokens make the bucket a bounded channel: if a releaser sleeps though there is room, everybody stops soon.
+/// Forgotten tokens make the bucket a bounded channel: if a releaser sleeps although there is room, everything soon stops.
 fn a_releaser_that_comes_while_a_full_bucket_is_handed_out_is_not_forgotten(fairness: Fairness) {
     const TURNS: usize = 8_000;
     for (max, capacity) in [(1, 0), (1, 1), (2, 2)] {
@@ -511,7 +511,7 @@ fn a_releaser_that_comes_while_a_full_bucket_is_handed_out_is_not_forgotten(fair
                     });
                 }
             });
-            // It was full at first, if it had a capacity.
+            // It was full at first, unless its capacity is 0.
             assert_eq!((bucket.available(), bucket.waiting()), (capacity, 0));
         });
     }

@@ -1,4 +1,4 @@
-//! Resizing: what a growth or a shrink does to tokens that are out, to those who wait, and to those who come later.
+//! Resizing: what a growth or a shrink does to held tokens, to waiters, and to newcomers.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -11,49 +11,49 @@ mod support;
 use support::{MAX, Task, both, bucket, numbers, task, waiting};
 
 both! {
-    a_growth_serves_a_long_line_in_order,
+    a_growth_serves_a_long_queue_in_order,
     a_shrink_revokes_nothing_and_is_in_force_at_once,
-    a_deficit_is_made_up_before_any_waiter_gets_a_token,
+    a_deficit_is_paid_off_before_any_waiter_gets_a_token,
     a_shrink_of_an_idle_bucket_takes_its_tokens,
     shrink_and_growth_cancel_out,
-    a_growth_makes_up_a_deficit_first,
+    a_growth_pays_off_a_deficit_first,
     a_resize_to_the_same_capacity_changes_nothing,
     capacity_0_pauses_the_bucket,
-    a_growth_lets_on_as_many_as_there_are_tokens_for,
-    a_growth_without_waiters_wakes_nobody_later,
+    a_growth_serves_as_many_waiters_as_there_are_tokens_for,
+    a_growth_without_waiters_wakes_no_later_waiter,
     a_release_without_a_take_tops_the_bucket_up,
     a_growth_puts_no_more_into_the_bucket_than_it_can_hold,
-    a_resize_tells_the_state_right_after_it,
+    a_resize_returns_the_state_right_after_it,
     a_refused_resize_changes_nothing,
-    a_request_above_the_capacity_holds_up_nobody,
-    a_request_above_the_capacity_is_served_when_so_many_are_released,
-    requests_aside_return_to_their_old_places,
-    only_those_aside_who_fit_return,
-    a_shrink_sends_a_queued_request_aside_and_a_growth_brings_it_back,
-    a_cancelled_request_aside_is_forgotten,
+    a_request_above_the_capacity_blocks_no_waiter,
+    a_request_above_the_capacity_is_served_when_that_many_are_released,
+    deferred_requests_regain_their_places,
+    only_deferred_requests_that_fit_are_restored,
+    a_shrink_defers_a_queued_request_and_a_growth_restores_it,
+    a_cancelled_deferred_request_is_forgotten,
     b1_growth_while_over_the_limit_grants_nothing_extra,
     b2_an_idle_bucket_grants_its_new_capacity,
-    b3_resizes_beside_takes_and_releases_never_admit_too_many,
-    b4_nothing_is_taken_until_all_that_is_owed_is_back,
+    b3_resizes_during_takes_and_releases_never_admit_too_many,
+    b4_nothing_is_taken_until_the_deficit_is_paid_off,
     b5_two_resizes_leave_no_work_behind,
     b6_a_shrink_is_not_lost_to_a_waiter_for_many,
-    b7_a_queued_request_above_the_new_capacity_blocks_nobody,
+    b7_a_queued_request_above_the_new_capacity_blocks_no_waiter,
     b8_a_take_over_the_limit_stays_parked,
-    b10_a_growth_wakes_as_many_as_can_go_on,
+    b10_a_growth_wakes_as_many_as_can_proceed,
     b19_releases_and_growth_stop_at_the_maximum,
-    b21_taking_all_there_is_leaves_a_deficit,
+    b21_taking_everything_available_leaves_a_deficit,
     b24_a_bucket_comes_back_from_capacity_0,
-    b25_no_more_are_inside_than_the_capacity,
+    b25_no_more_are_held_than_the_capacity,
 }
 
-/// 2³² where that fits: to 32 bits it would be 0.
+/// 2³² where a `usize` can hold it: cut to 32 bits it would be 0.
 const WRAPS: usize = if usize::BITS > 32 { 1 << (usize::BITS / 2) } else { usize::MAX - 1 };
 
 fn wakes<F: Future + Unpin>(takes: &[Task<F>]) -> Vec<usize> {
     takes.iter().map(Task::wakes).collect()
 }
 
-// What is owed.
+// Deficits.
 
 fn a_shrink_revokes_nothing_and_is_in_force_at_once(fairness: Fairness) {
     let bucket = bucket(fairness, 10);
@@ -77,7 +77,7 @@ fn a_shrink_revokes_nothing_and_is_in_force_at_once(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [5, 0, 0, 0]);
 }
 
-fn a_deficit_is_made_up_before_any_waiter_gets_a_token(fairness: Fairness) {
+fn a_deficit_is_paid_off_before_any_waiter_gets_a_token(fairness: Fairness) {
     let bucket = bucket(fairness, 3);
     let mut held = bucket.try_take_many(3).unwrap();
     let mut before = waiting(bucket.take());
@@ -104,7 +104,7 @@ fn a_shrink_of_an_idle_bucket_takes_its_tokens(fairness: Fairness) {
     let bucket = bucket(fairness, 10);
     bucket.set_capacity(4).unwrap();
     assert_eq!(numbers(&bucket), [4, 0, 0, 0]);
-    // Part of what goes is there, and part is out.
+    // Some of the removed tokens are available, the others are held.
     let held = bucket.try_take_many(3).unwrap();
     bucket.set_capacity(2).unwrap();
     assert_eq!(numbers(&bucket), [0, 3, 1, 0]);
@@ -130,7 +130,7 @@ fn shrink_and_growth_cancel_out(fairness: Fairness) {
     }
 }
 
-fn a_growth_makes_up_a_deficit_first(fairness: Fairness) {
+fn a_growth_pays_off_a_deficit_first(fairness: Fairness) {
     let bucket = bucket(fairness, 5);
     let held = bucket.try_take_many(5).unwrap();
     let mut waiter = waiting(bucket.take());
@@ -170,7 +170,7 @@ fn capacity_0_pauses_the_bucket(fairness: Fairness) {
     assert!(matches!(bucket.try_take_up_to(2), Err(TryTakeError::Empty)));
     let mut takes: Vec<_> = (0..3).map(|_| waiting(bucket.take())).collect();
     assert_eq!(numbers(&bucket), [0, 0, 0, 3]);
-    // In order, one for one.
+    // In order, one waiter for each token.
     for i in 0..3 {
         bucket.set_capacity(i + 1).unwrap();
         assert_eq!(wakes(&takes), (0..3).map(|n| usize::from(n <= i)).collect::<Vec<_>>());
@@ -179,27 +179,27 @@ fn capacity_0_pauses_the_bucket(fairness: Fairness) {
     }
 }
 
-fn a_growth_lets_on_as_many_as_there_are_tokens_for(fairness: Fairness) {
+fn a_growth_serves_as_many_waiters_as_there_are_tokens_for(fairness: Fairness) {
     for (waiters, growth) in [(3, 1), (3, 2), (3, 3), (3, 5), (1, 3), (5, 4)] {
         let bucket = bucket(fairness, 1);
         let held = bucket.try_take().unwrap();
         let mut takes: Vec<_> = (0..waiters).map(|_| waiting(bucket.take())).collect();
         bucket.set_capacity(1 + growth).unwrap();
-        let let_on = waiters.min(growth);
+        let served = waiters.min(growth);
         let mut tokens = Vec::new();
         for (i, take) in takes.iter_mut().enumerate() {
-            assert_eq!(take.wakes(), usize::from(i < let_on), "waiter {i} of {waiters}, growth by {growth}");
-            if i < let_on {
+            assert_eq!(take.wakes(), usize::from(i < served), "waiter {i} of {waiters}, growth by {growth}");
+            if i < served {
                 tokens.push(take.done().unwrap());
             }
         }
-        assert_eq!(numbers(&bucket), [growth - let_on, 1 + let_on, 0, waiters - let_on]);
+        assert_eq!(numbers(&bucket), [growth - served, 1 + served, 0, waiters - served]);
         drop((tokens, held, takes));
         assert_eq!(numbers(&bucket), [1 + growth, 0, 0, 0]);
     }
 }
 
-fn a_growth_without_waiters_wakes_nobody_later(fairness: Fairness) {
+fn a_growth_without_waiters_wakes_no_later_waiter(fairness: Fairness) {
     let bucket = bucket(fairness, 0);
     bucket.set_capacity(3).unwrap();
     let held = bucket.try_take_many(3).unwrap();
@@ -238,13 +238,13 @@ fn a_growth_puts_no_more_into_the_bucket_than_it_can_hold(fairness: Fairness) {
     assert_eq!((bucket.capacity(), bucket.available()), (40, MAX - 20));
 }
 
-fn a_resize_tells_the_state_right_after_it(fairness: Fairness) {
+fn a_resize_returns_the_state_right_after_it(fairness: Fairness) {
     let bucket = bucket(fairness, 2);
     let _held = bucket.try_take_many(2).unwrap();
     let mut waiter = waiting(bucket.take());
     let now = bucket.set_capacity(5).unwrap();
     assert_eq!((now.capacity, now.max_capacity, now.closed), (5, MAX, false));
-    // Of the step itself, before the waiter gets its token.
+    // The state after the step itself, before the waiter gets its token.
     assert_eq!((now.available, now.outstanding, now.deficit), (3, 2, 0));
     let _token = waiter.done().unwrap();
     assert_eq!(numbers(&bucket), [2, 3, 0, 0]);
@@ -279,7 +279,7 @@ fn a_refused_resize_changes_nothing(fairness: Fairness) {
 
 // Requests above the capacity.
 
-fn a_request_above_the_capacity_holds_up_nobody(fairness: Fairness) {
+fn a_request_above_the_capacity_blocks_no_waiter(fairness: Fairness) {
     let bucket = bucket(fairness, 2);
     let mut large = waiting(bucket.take_many(3));
     assert_eq!(numbers(&bucket), [2, 0, 0, 1]);
@@ -299,7 +299,7 @@ fn a_request_above_the_capacity_holds_up_nobody(fairness: Fairness) {
     assert_eq!(large.done().unwrap().count(), 3);
 }
 
-fn a_request_above_the_capacity_is_served_when_so_many_are_released(fairness: Fairness) {
+fn a_request_above_the_capacity_is_served_when_that_many_are_released(fairness: Fairness) {
     let bucket = bucket(fairness, 2);
     let mut large = waiting(bucket.take_many(4));
     let mut larger = waiting(bucket.take_many(5));
@@ -312,25 +312,25 @@ fn a_request_above_the_capacity_is_served_when_so_many_are_released(fairness: Fa
     let four = large.done().unwrap();
     assert_eq!(numbers(&bucket), [0, 2, 0, 1]);
     drop(four);
-    // Its return is also a way to have more than the capacity.
+    // After its return, more tokens than the capacity are available.
     assert_eq!(numbers(&bucket), [4, 0, 0, 1]);
     assert_eq!(bucket.refill(1), 1);
     assert_eq!(larger.wakes(), 1);
     assert_eq!(larger.done().unwrap().count(), 5);
 }
 
-fn requests_aside_return_to_their_old_places(fairness: Fairness) {
+fn deferred_requests_regain_their_places(fairness: Fairness) {
     let bucket = bucket(fairness, 5);
     let mut held = bucket.try_take_many(5).unwrap();
     let mut takes = [waiting(bucket.take_many(4)), waiting(bucket.take_many(3)), waiting(bucket.take())];
     bucket.set_capacity(2).unwrap();
-    // The first two step aside, and the last one goes on.
+    // The first two are deferred, and the last one proceeds.
     drop(held.split(4));
     assert_eq!(wakes(&takes), [0, 0, 1]);
     drop(takes[2].done().unwrap());
     assert_eq!(numbers(&bucket), [1, 1, 0, 2]);
     let mut last = waiting(bucket.take_many(2));
-    // Back they go, in the order in which they came, and before the one who came since.
+    // They are restored in the order of their arrival, ahead of the later request.
     bucket.set_capacity(5).unwrap();
     assert_eq!((wakes(&takes), last.wakes()), (vec![1, 0, 1], 0));
     let four = takes[0].done().unwrap();
@@ -338,7 +338,7 @@ fn requests_aside_return_to_their_old_places(fairness: Fairness) {
     drop(held);
     assert_eq!((takes[1].wakes(), last.wakes()), (0, 0));
     drop(four);
-    // 5 are there for both.
+    // The 5 tokens suffice for both.
     assert_eq!((takes[1].wakes(), last.wakes()), (1, 1));
     let three = takes[1].done().unwrap();
     assert_eq!(last.wakes(), 1);
@@ -346,7 +346,7 @@ fn requests_aside_return_to_their_old_places(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [5, 0, 0, 0]);
 }
 
-fn only_those_aside_who_fit_return(fairness: Fairness) {
+fn only_deferred_requests_that_fit_are_restored(fairness: Fairness) {
     let bucket = bucket(fairness, 1);
     let mut takes: Vec<_> = [9, 4, 6].into_iter().map(|n| waiting(bucket.take_many(n))).collect();
     assert_eq!(numbers(&bucket), [1, 0, 0, 3]);
@@ -354,7 +354,7 @@ fn only_those_aside_who_fit_return(fairness: Fairness) {
     assert_eq!(wakes(&takes), [0, 1, 0]);
     let four = takes[1].done().unwrap();
     bucket.set_capacity(7).unwrap();
-    // The one for 6 is next, and no longer passed.
+    // The request for 6 is next, and is no longer bypassed.
     assert_eq!(numbers(&bucket), [3, 4, 0, 2]);
     assert_eq!(bucket.try_take().is_ok(), fairness == Fairness::Barging);
     drop(four);
@@ -368,7 +368,7 @@ fn only_those_aside_who_fit_return(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [9, 0, 0, 0]);
 }
 
-fn a_shrink_sends_a_queued_request_aside_and_a_growth_brings_it_back(fairness: Fairness) {
+fn a_shrink_defers_a_queued_request_and_a_growth_restores_it(fairness: Fairness) {
     let bucket = bucket(fairness, 6);
     let held = bucket.try_take_many(4).unwrap();
     let mut large = waiting(bucket.take_many(5));
@@ -382,7 +382,7 @@ fn a_shrink_sends_a_queued_request_aside_and_a_growth_brings_it_back(fairness: F
     drop(bucket.try_take().unwrap());
     bucket.set_capacity(6).unwrap();
     assert_eq!(numbers(&bucket), [3, 3, 0, 1]);
-    // The large one is in front again.
+    // The large request is the head again.
     let mut late = waiting(bucket.take_many(4));
     drop(three);
     assert_eq!((large.wakes(), late.wakes()), (1, 0));
@@ -392,7 +392,7 @@ fn a_shrink_sends_a_queued_request_aside_and_a_growth_brings_it_back(fairness: F
 }
 
 #[test]
-fn a_shrink_lets_those_on_who_waited_behind_what_is_now_impossible() {
+fn a_shrink_lets_the_waiters_behind_a_deferred_request_proceed() {
     let bucket = bucket(Fairness::Fifo, 8);
     let held = bucket.try_take().unwrap();
     let mut large = waiting(bucket.take_many(8));
@@ -408,7 +408,7 @@ fn a_shrink_lets_those_on_who_waited_behind_what_is_now_impossible() {
     assert_eq!(large.done().unwrap().count(), 8);
 }
 
-fn a_cancelled_request_aside_is_forgotten(fairness: Fairness) {
+fn a_cancelled_deferred_request_is_forgotten(fairness: Fairness) {
     let bucket = bucket(fairness, 1);
     let mut takes: Vec<_> = (0..40).map(|i| waiting(bucket.take_many(2 + i % 3))).collect();
     assert_eq!(numbers(&bucket), [1, 0, 0, 40]);
@@ -422,9 +422,9 @@ fn a_cancelled_request_aside_is_forgotten(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [10, 0, 0, 0]);
 }
 
-// What went wrong elsewhere.
+// Bugs of other crates.
 
-/// anyio's limiter and deadpool's pool grew by the difference while more was out than the old limit, and granted that again.
+/// anyio's limiter and deadpool's pool grew by the difference while more was held than the old limit, and granted the excess again.
 fn b1_growth_while_over_the_limit_grants_nothing_extra(fairness: Fairness) {
     for full in 1..6 {
         let bucket = bucket(fairness, full);
@@ -442,7 +442,7 @@ fn b1_growth_while_over_the_limit_grants_nothing_extra(fairness: Fairness) {
         drop(waiter.done().unwrap());
         assert_eq!(numbers(&bucket), [full, 0, 0, 0]);
     }
-    // vector took its steps one by one: -2 and +5 from 3 made 8.
+    // vector applied its steps one by one: -2 and +5 made 8 of 3.
     let bucket = bucket(fairness, 3);
     let held = bucket.try_take_many(3).unwrap();
     bucket.set_capacity(1).unwrap();
@@ -453,7 +453,7 @@ fn b1_growth_while_over_the_limit_grants_nothing_extra(fairness: Fairness) {
 
 proptest! {
     #[test]
-    fn b1_whatever_is_resized_while_tokens_are_out_the_numbers_add_up(
+    fn b1_resizes_while_tokens_are_held_add_up(
         held in 0_usize..20, steps in prop::collection::vec(0_usize..=MAX, 1..20),
     ) {
         let bucket = bucket(Fairness::Fifo, 20);
@@ -480,24 +480,24 @@ fn b2_an_idle_bucket_grants_its_new_capacity(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [1, 0, 0, 0]);
 }
 
-/// megaeth's shrink and its release were two steps each, which could interleave in either order.
-fn b3_resizes_beside_takes_and_releases_never_admit_too_many(fairness: Fairness) {
+/// megaeth's shrink and release each took two steps, which could interleave in either order.
+fn b3_resizes_during_takes_and_releases_never_admit_too_many(fairness: Fairness) {
     const HIGH: usize = 4;
     const LONG: Duration = Duration::from_secs(30);
     let bucket = bucket(fairness, HIGH);
-    // Less than the tokens that are out: raised after a take, lowered before a return.
-    let inside = AtomicUsize::new(0);
+    // At most the outstanding tokens: raised after a take, lowered before a return.
+    let held = AtomicUsize::new(0);
     let ends = AtomicBool::new(false);
     thread::scope(|scope| {
         for n in [1, 1, 2] {
-            let (bucket, inside, ends) = (&bucket, &inside, &ends);
+            let (bucket, held, ends) = (&bucket, &held, &ends);
             scope.spawn(move || {
                 while !ends.load(Ordering::SeqCst) {
                     let token = pollster::block_on(bucket.take_many(n)).unwrap();
-                    let now = inside.fetch_add(n, Ordering::SeqCst) + n;
-                    assert!(now <= HIGH, "{now} inside");
+                    let now = held.fetch_add(n, Ordering::SeqCst) + n;
+                    assert!(now <= HIGH, "{now} tokens held");
                     thread::yield_now();
-                    inside.fetch_sub(n, Ordering::SeqCst);
+                    held.fetch_sub(n, Ordering::SeqCst);
                     drop(token);
                 }
             });
@@ -507,12 +507,12 @@ fn b3_resizes_beside_takes_and_releases_never_admit_too_many(fairness: Fairness)
             bucket.set_capacity(low).unwrap();
             let start = Instant::now();
             while bucket.deficit() > 0 {
-                assert!(start.elapsed() < LONG, "the deficit stays");
+                assert!(start.elapsed() < LONG, "the deficit was not paid off");
                 thread::yield_now();
             }
             for _ in 0..20 {
-                let now = inside.load(Ordering::SeqCst);
-                assert!(now <= low, "{now} inside, but the capacity is {low}");
+                let now = held.load(Ordering::SeqCst);
+                assert!(now <= low, "{now} tokens held, but the capacity is {low}");
                 thread::yield_now();
             }
             bucket.set_capacity(HIGH).unwrap();
@@ -522,21 +522,21 @@ fn b3_resizes_beside_takes_and_releases_never_admit_too_many(fairness: Fairness)
     assert_eq!(numbers(&bucket), [HIGH, 0, 0, 0]);
 }
 
-/// xet forgot all that was owed or nothing, so what was free stayed usable over the limit.
-fn b4_nothing_is_taken_until_all_that_is_owed_is_back(fairness: Fairness) {
+/// xet forgot either the whole excess or nothing, so free permits stayed usable above the limit.
+fn b4_nothing_is_taken_until_the_deficit_is_paid_off(fairness: Fairness) {
     let bucket = bucket(fairness, 10);
     let mut held = bucket.try_take_many(8).unwrap();
     assert_eq!(numbers(&bucket), [2, 8, 0, 0]);
     bucket.set_capacity(5).unwrap();
     while held.count() > 4 {
-        assert!(matches!(bucket.try_take(), Err(TryTakeError::Empty)), "{} are out", held.count());
+        assert!(matches!(bucket.try_take(), Err(TryTakeError::Empty)), "{} are held", held.count());
         assert!(matches!(bucket.try_take_up_to(10), Err(TryTakeError::Empty)));
         drop(held.split(1));
     }
     assert!(bucket.try_take().is_ok());
 }
 
-/// In tikv and others, a shrink that was put off ran after a growth that had come later.
+/// In tikv and others, a postponed shrink ran after a later growth.
 fn b5_two_resizes_leave_no_work_behind(fairness: Fairness) {
     let bucket = bucket(fairness, MAX);
     let held = bucket.try_take_many(80).unwrap();
@@ -550,7 +550,7 @@ fn b5_two_resizes_leave_no_work_behind(fairness: Fairness) {
     assert_eq!(bucket.try_take_many(MAX).unwrap().count(), MAX);
 }
 
-/// tokio forgets no permit while the waiter at the head has some already, which do not suffice for it.
+/// tokio forgets no permits while the head of the queue holds some of those that it needs.
 fn b6_a_shrink_is_not_lost_to_a_waiter_for_many(fairness: Fairness) {
     let bucket = bucket(fairness, 4);
     let mut held = bucket.try_take_many(4).unwrap();
@@ -572,8 +572,8 @@ fn b6_a_shrink_is_not_lost_to_a_waiter_for_many(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [3, 0, 0, 0]);
 }
 
-/// Elsewhere (tokio, zio, xet) a waiter for more than the limit has become blocks all those behind it.
-fn b7_a_queued_request_above_the_new_capacity_blocks_nobody(fairness: Fairness) {
+/// In tokio, zio and xet, a waiter for more than the reduced limit blocks every waiter behind it.
+fn b7_a_queued_request_above_the_new_capacity_blocks_no_waiter(fairness: Fairness) {
     let bucket = bucket(fairness, 4);
     let held = bucket.try_take_many(4).unwrap();
     let mut large = waiting(bucket.take_many(3));
@@ -593,7 +593,7 @@ fn b7_a_queued_request_above_the_new_capacity_blocks_nobody(fairness: Fairness) 
     assert_eq!(numbers(&bucket), [4, 0, 0, 0]);
 }
 
-/// servicetalk, feroxbuster and tower-resilience spun, or woke themselves, while more was out than the limit.
+/// servicetalk, feroxbuster and tower-resilience spun, or woke themselves, while more was held than the limit.
 fn b8_a_take_over_the_limit_stays_parked(fairness: Fairness) {
     let bucket = bucket(fairness, 5);
     let mut held = bucket.try_take_many(5).unwrap();
@@ -605,18 +605,18 @@ fn b8_a_take_over_the_limit_stays_parked(fairness: Fairness) {
     }
     assert_eq!(numbers(&bucket), [0, 2, 0, 1]);
     drop(held);
-    // Polled once to line up, and once to go on.
+    // Polled once to queue, and once to proceed.
     assert_eq!(take.wakes(), 1);
     drop(take.done().unwrap());
     assert_eq!(take.wakes(), 1);
 }
 
-/// anyio and Netflix's limiter woke nobody, or one too few, for a limit that was raised.
-fn b10_a_growth_wakes_as_many_as_can_go_on(fairness: Fairness) {
+/// anyio and Netflix's limiter woke no waiter, or one too few, when a limit was raised.
+fn b10_a_growth_wakes_as_many_as_can_proceed(fairness: Fairness) {
     let bucket = bucket(fairness, 0);
     let mut takes: Vec<_> = [1, 2, 1, 3, 1].into_iter().map(|n| waiting(bucket.take_many(n))).collect();
     bucket.set_capacity(5).unwrap();
-    // All at once, and no other.
+    // All that can be served at once, and no others.
     assert_eq!(wakes(&takes), [1, 1, 1, 0, 0]);
     let mut tokens: Vec<_> = takes[..3].iter_mut().map(|take| take.done().unwrap()).collect();
     assert_eq!(wakes(&takes), [1, 1, 1, 0, 0]);
@@ -627,7 +627,7 @@ fn b10_a_growth_wakes_as_many_as_can_go_on(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [0, 8, 0, 0]);
 }
 
-/// async-lock and futures-intrusive wrap around; tokio panics when it has the wrong count already.
+/// async-lock and futures-intrusive wrap around; tokio panics when its count is wrong already.
 fn b19_releases_and_growth_stop_at_the_maximum(fairness: Fairness) {
     let bucket = bucket(fairness, 50);
     let held = bucket.try_take_many(10).unwrap();
@@ -659,9 +659,9 @@ fn b19_releases_and_growth_stop_at_the_maximum(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [MAX, 0, 0, 0]);
 }
 
-/// marusama's semaphore cut a limit of 2³² or more to its low half; jsonrpsee panicked on 32 bits.
+/// marusama's semaphore truncated a limit of 2³² or more to its lower half; jsonrpsee panicked on 32 bits.
 #[test]
-fn b20_numbers_are_refused_and_not_cut() {
+fn b20_numbers_are_refused_and_not_truncated() {
     const LIMIT: usize = TokenBucket::MAX_CAPACITY;
     for max_capacity in [LIMIT + 1, u32::MAX as usize, WRAPS, WRAPS + 1, usize::MAX] {
         for initial in [0, 1, max_capacity] {
@@ -687,8 +687,8 @@ fn b20_numbers_are_refused_and_not_cut() {
     }
 }
 
-/// Java's drain sets a negative count to 0, and the deficit is gone: after -2, three returns make three usable permits.
-fn b21_taking_all_there_is_leaves_a_deficit(fairness: Fairness) {
+/// Java's drain sets a negative count to 0, which cancels the deficit: after -2, three returns make three permits available.
+fn b21_taking_everything_available_leaves_a_deficit(fairness: Fairness) {
     let bucket = bucket(fairness, 3);
     let mut held = bucket.try_take_many(3).unwrap();
     bucket.set_capacity(1).unwrap();
@@ -704,7 +704,7 @@ fn b21_taking_all_there_is_leaves_a_deficit(fairness: Fairness) {
     assert_eq!(bucket.try_take_up_to(usize::MAX).unwrap().count(), 1);
 }
 
-/// vector's limit was rounded down to 0, and nobody could raise it again.
+/// vector's limit was rounded down to 0, and could never be raised again.
 fn b24_a_bucket_comes_back_from_capacity_0(fairness: Fairness) {
     let bucket = bucket(fairness, 3);
     bucket.set_capacity(0).unwrap();
@@ -722,14 +722,14 @@ fn b24_a_bucket_comes_back_from_capacity_0(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [1, 0, 0, 0]);
 }
 
-/// Netflix's and palantir's limiters looked at the limit first and counted afterwards: 12 of 10 came in.
-fn b25_no_more_are_inside_than_the_capacity(fairness: Fairness) {
+/// Netflix's and Palantir's limiters checked the limit first and counted afterwards: 12 of 10 got in.
+fn b25_no_more_are_held_than_the_capacity(fairness: Fairness) {
     const CAPACITY: usize = 3;
     let bucket = bucket(fairness, CAPACITY);
-    let inside = AtomicUsize::new(0);
+    let held = AtomicUsize::new(0);
     thread::scope(|scope| {
         for n in 0..6_usize {
-            let (bucket, inside) = (&bucket, &inside);
+            let (bucket, held) = (&bucket, &held);
             scope.spawn(move || {
                 for i in 0..300 {
                     let want = 1 + (n + i) % CAPACITY;
@@ -744,12 +744,12 @@ fn b25_no_more_are_inside_than_the_capacity(fairness: Fairness) {
                             Err(_) => continue,
                         },
                     };
-                    let now = inside.fetch_add(token.count(), Ordering::SeqCst) + token.count();
-                    assert!(now <= CAPACITY, "{now} inside");
+                    let now = held.fetch_add(token.count(), Ordering::SeqCst) + token.count();
+                    assert!(now <= CAPACITY, "{now} tokens held");
                     if i % 5 == 0 {
                         thread::yield_now();
                     }
-                    inside.fetch_sub(token.count(), Ordering::SeqCst);
+                    held.fetch_sub(token.count(), Ordering::SeqCst);
                     drop(token);
                 }
             });
@@ -758,15 +758,15 @@ fn b25_no_more_are_inside_than_the_capacity(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [CAPACITY, 0, 0, 0]);
 }
 
-/// More than the server takes out of the line at once.
-fn a_growth_serves_a_long_line_in_order(fairness: Fairness) {
+/// More waiters than are woken in one batch.
+fn a_growth_serves_a_long_queue_in_order(fairness: Fairness) {
     let bucket = bucket(fairness, 0);
     let mut takes: Vec<_> = (0..MAX).map(|_| waiting(bucket.take())).collect();
     bucket.set_capacity(70).unwrap();
     if fairness == Fairness::Fifo {
         assert!(takes.iter().enumerate().all(|(i, take)| take.wakes() == usize::from(i < 70)), "70 at once");
     }
-    // In a Barging bucket they call one another.
+    // In a barging bucket they wake one another.
     for take in &mut takes[..70] {
         assert!(take.is_woken());
         take.done().unwrap().forget();

@@ -1,4 +1,4 @@
-//! Everything at once, for a while: at the end no token is missing, none is there twice, and nobody waits.
+//! Everything at once, for a while. At the end no token is lost or duplicated, and no waiter is left.
 //!
 //! `TOKEN_BUCKET_STRESS=100` runs a hundred times as long.
 
@@ -19,15 +19,15 @@ use token_bucket::{Fairness, OwnedToken, Snapshot, TokenBucket, WaitError};
 both! {
     threads_do_everything_at_once,
     tasks_do_everything_at_once,
-    b25_never_more_are_out_than_the_capacity,
-    b29_a_storm_of_cancels_leaves_nobody_behind,
-    b9_and_b12_returns_and_cancels_strand_nobody,
+    b25_never_more_are_outstanding_than_the_capacity,
+    b29_a_storm_of_cancels_strands_no_waiter,
+    b9_and_b12_returns_and_cancels_strand_no_waiter,
     takers_and_releasers_hand_every_token_on,
     resizes_add_up,
-    a_close_in_the_middle_ends_it_for_all,
+    a_close_in_the_middle_ends_every_wait,
 }
 
-/// How often a scenario is run. Each run has a watchdog of its own.
+/// How often a scenario is run. Each run has its own watchdog.
 fn times() -> usize {
     std::env::var("TOKEN_BUCKET_STRESS").map_or(1, |times| times.parse().expect("TOKEN_BUCKET_STRESS is a number"))
 }
@@ -40,7 +40,7 @@ fn stress(scenario: impl Fn(u64) + Send + Sync + 'static) {
     }
 }
 
-/// A xorshift, so that a run can be repeated as far as threads can.
+/// A xorshift generator, so that a run can be repeated as far as the threads' timing allows.
 struct Random(u64);
 
 impl Random {
@@ -64,9 +64,9 @@ fn signed(now: Snapshot) -> i64 {
     int(now.available) - int(now.deficit)
 }
 
-/// A bucket, and how many tokens have been put into it that nobody took, less those forgotten.
+/// A bucket, and the number of tokens put into it without a take, less those forgotten.
 ///
-/// It is large enough never to be full, or the sum could not be known.
+/// It is so large that it is never full; otherwise the sum would be unknown.
 struct Shop {
     bucket: Arc<TokenBucket>,
     extra: AtomicI64,
@@ -74,11 +74,11 @@ struct Shop {
 }
 
 const MAX: usize = 100;
-/// The most that anybody takes.
+/// The most tokens that a call takes.
 const MOST: usize = 5;
-/// The most that is put in or forgotten.
+/// The most tokens that are put in without a take, or forgotten.
 const EXTRA: i64 = 10;
-/// More than can be forgotten, so that everybody can go on.
+/// More tokens than can be forgotten, so that every thread can finish.
 const PLENTY: usize = 30;
 
 impl Shop {
@@ -97,13 +97,13 @@ impl Shop {
         }
     }
 
-    /// Counts tokens that are put in or forgotten, unless that would be too many.
+    /// Counts tokens that are put in or forgotten; refuses if there would be too many.
     fn may_add(&self, n: i64) -> bool {
         let add = |extra| Some(extra + n).filter(|extra: &i64| extra.abs() <= EXTRA);
         self.extra.fetch_update(Ordering::SeqCst, Ordering::SeqCst, add).is_ok()
     }
 
-    /// Gives back what was taken, in one of many ways.
+    /// Returns taken tokens in one of many ways.
     fn finish(&self, mut token: OwnedToken, random: &mut Random) {
         match random.below(8) {
             0 if self.may_add(-int(token.count())) => token.forget(),
@@ -122,7 +122,7 @@ impl Shop {
         }
     }
 
-    /// Puts something in that was not taken. What is refused, or does not fit, does not count.
+    /// Puts in tokens without a take. Tokens that are refused or do not fit are not counted.
     fn put(&self, random: &mut Random) {
         let n = 1 + random.below(3);
         if !self.may_add(int(n)) {
@@ -246,7 +246,7 @@ fn tasks_do_everything_at_once(fairness: Fairness) {
         futures::executor::block_on(futures::future::join_all(tasks));
         shop.done.store(true, Ordering::SeqCst);
         resizer.join().unwrap();
-        // The pool may still hold what it ran.
+        // The pool may still hold tasks that have ended.
         drop(pool);
         while Arc::strong_count(&shop) > 1 {
             thread::yield_now();
@@ -255,8 +255,8 @@ fn tasks_do_everything_at_once(fairness: Fairness) {
     });
 }
 
-/// Netflix's limiter looked at the limit first and counted then, so 12 of 10 got in.
-fn b25_never_more_are_out_than_the_capacity(fairness: Fairness) {
+/// Netflix's limiter checked the limit first and counted afterwards, so 12 of 10 got in.
+fn b25_never_more_are_outstanding_than_the_capacity(fairness: Fairness) {
     stress(move |seed| {
         const CAPACITY: usize = 3;
         let bucket = TokenBucket::new(MAX, CAPACITY).unwrap().with_fairness(fairness);
@@ -293,7 +293,7 @@ fn b25_never_more_are_out_than_the_capacity(fairness: Fairness) {
 }
 
 /// .NET's limiters counted cancelled waiters, and a cancel could deadlock with a release.
-fn b29_a_storm_of_cancels_leaves_nobody_behind(fairness: Fairness) {
+fn b29_a_storm_of_cancels_strands_no_waiter(fairness: Fairness) {
     stress(move |seed| {
         let bucket = TokenBucket::new(MAX, 2).unwrap().with_fairness(fairness);
         let done = AtomicBool::new(false);
@@ -325,7 +325,7 @@ fn b29_a_storm_of_cancels_leaves_nobody_behind(fairness: Fairness) {
                     })
                 })
                 .collect();
-            // Amid all those who give up, these two are patient.
+            // Among the many that are cancelled, these two wait without a limit.
             let patient: Vec<_> = [1, 2]
                 .into_iter()
                 .map(|n| {
@@ -348,9 +348,9 @@ fn b29_a_storm_of_cancels_leaves_nobody_behind(fairness: Fairness) {
     });
 }
 
-/// Elsewhere one wake served for two tokens, or went to a waiter that was just leaving. A waiter with no time limit
-/// stands behind those who leave; if a wake is lost, it sleeps for ever.
-fn b9_and_b12_returns_and_cancels_strand_nobody(fairness: Fairness) {
+/// Elsewhere, one wake-up was used for two tokens, or went to a waiter that was just leaving. Here, a waiter without a timeout
+/// queues behind waiters that leave; if a wake-up were lost, it would sleep for ever.
+fn b9_and_b12_returns_and_cancels_strand_no_waiter(fairness: Fairness) {
     stress(move |_| {
         let bucket = TokenBucket::new(MAX, 2).unwrap().with_fairness(fairness);
         for _ in 0..300 {
@@ -377,7 +377,7 @@ fn b9_and_b12_returns_and_cancels_strand_nobody(fairness: Fairness) {
     });
 }
 
-/// A bounded channel of tokens: whatever goes in by `release` comes out by `take`, and both wait for each other.
+/// A bounded channel of tokens: `release` puts tokens in, `take` takes them out, and both wait for each other.
 fn takers_and_releasers_hand_every_token_on(fairness: Fairness) {
     stress(move |seed| {
         for max in [1, 3] {
@@ -412,7 +412,7 @@ fn takers_and_releasers_hand_every_token_on(fairness: Fairness) {
     });
 }
 
-/// Several threads set the capacity at once, while tokens are out: the last one counts, and nothing is owed for the others.
+/// Several threads set the capacity at once while tokens are held: the last one counts, and the others leave no deficit.
 fn resizes_add_up(fairness: Fairness) {
     stress(move |seed| {
         let bucket = TokenBucket::new(MAX, 10).unwrap().with_fairness(fairness);
@@ -424,7 +424,7 @@ fn resizes_add_up(fairness: Fairness) {
                     let mut random = Random::new(seed, thread);
                     for _ in 0..1_000 {
                         let now = bucket.set_capacity(random.below(MAX + 1)).unwrap();
-                        // Nobody takes or gives back, so what is out is known at every instant.
+                        // No token is taken or returned meanwhile, so the number of held tokens is known at every instant.
                         assert_eq!(int(now.capacity) - signed(now), 7, "{now:?}");
                         assert_eq!(now.outstanding, 7, "{now:?}");
                     }
@@ -438,7 +438,7 @@ fn resizes_add_up(fairness: Fairness) {
     });
 }
 
-fn a_close_in_the_middle_ends_it_for_all(fairness: Fairness) {
+fn a_close_in_the_middle_ends_every_wait(fairness: Fairness) {
     stress(move |seed| {
         for round in 0..40 {
             let bucket = TokenBucket::new(MAX, 3).unwrap().with_fairness(fairness);

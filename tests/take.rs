@@ -1,4 +1,4 @@
-//! Taking tokens: what is refused, what waits, what blocks, and what a guard does with its tokens.
+//! Taking tokens: refusals, waiting, blocking, and what a guard does with its tokens.
 
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,15 +14,15 @@ mod support;
 use support::{MAX, both, bucket, numbers, poll_with, task, waiting};
 
 both! {
-    a_token_is_out_until_its_guard_is_dropped,
-    many_are_taken_all_or_none,
-    up_to_takes_what_is_there,
-    up_to_takes_nothing_from_those_who_wait_in_front,
+    a_token_is_outstanding_until_its_guard_is_dropped,
+    many_tokens_are_taken_all_or_none,
+    up_to_takes_the_available_tokens,
+    up_to_takes_no_tokens_from_a_waiter,
     owned_tokens_keep_the_bucket_alive,
     requests_above_the_maximum_are_refused_at_once,
-    requests_for_none_are_served_at_once,
+    requests_for_zero_are_served_at_once,
     requests_for_the_maximum_wait_for_growth,
-    a_take_is_ready_at_once_if_tokens_are_there,
+    a_take_is_ready_at_once_if_tokens_are_available,
     a_take_waits_and_is_woken_once,
     a_take_that_was_never_polled_has_no_place_and_no_tokens,
     a_take_for_many_waits_for_all_of_them,
@@ -30,12 +30,12 @@ both! {
     b15_a_take_that_fails_puts_nothing_back,
     a_wait_returns_when_a_token_comes_back,
     a_wait_that_times_out_gives_up_its_place,
-    a_wait_takes_what_is_there_also_after_its_deadline,
-    a_wait_without_end_can_have_a_timeout,
+    a_wait_takes_available_tokens_even_after_its_deadline,
+    a_timeout_too_large_to_represent_is_infinite,
     a_wait_ends_when_the_bucket_is_closed,
-    a_future_that_was_polled_can_block_at_its_place,
-    a_future_that_was_granted_its_token_blocks_no_more,
-    threads_and_tasks_wait_in_one_line,
+    a_polled_future_keeps_its_place_when_it_blocks,
+    a_granted_future_does_not_block,
+    threads_and_tasks_wait_in_one_queue,
     a_split_moves_tokens_and_a_merge_moves_them_back,
     a_merge_across_buckets_panics_and_loses_nothing,
     a_forgotten_token_stays_outstanding_until_it_is_replaced,
@@ -45,13 +45,13 @@ both! {
     a_future_is_terminated_once_it_is_ready,
 }
 
-/// 2³² where that fits: to 32 bits it would be 0.
+/// 2³² where a `usize` can hold it: cut to 32 bits it would be 0.
 const WRAPS: usize = if usize::BITS > 32 { 1 << (usize::BITS / 2) } else { usize::MAX - 1 };
 const TOO_MANY: [usize; 5] = [MAX + 1, TokenBucket::MAX_CAPACITY + 1, u32::MAX as usize, WRAPS, usize::MAX];
 
-/// Long enough for any machine; a test that passes never waits for it.
+/// Long enough for any machine; a test that passes never waits that long.
 const LONG: Duration = Duration::from_secs(30);
-/// Time enough for others to do what they should not do.
+/// Long enough for a wrong result to show.
 const SHORT: Duration = Duration::from_millis(20);
 
 #[track_caller]
@@ -60,18 +60,18 @@ fn panic_of(f: impl FnOnce()) -> String {
     panic.downcast_ref::<String>().cloned().unwrap_or_else(|| panic.downcast_ref::<&str>().unwrap().to_string())
 }
 
-/// Waits until another thread has lined up.
+/// Waits until that many waiters are queued.
 fn until_waiting(bucket: &TokenBucket, waiters: usize) {
     let start = Instant::now();
     while bucket.waiting() != waiters {
-        assert!(start.elapsed() < LONG, "nobody lines up");
+        assert!(start.elapsed() < LONG, "no thread queued");
         thread::yield_now();
     }
 }
 
-// What never blocks.
+// Taking without waiting.
 
-fn a_token_is_out_until_its_guard_is_dropped(fairness: Fairness) {
+fn a_token_is_outstanding_until_its_guard_is_dropped(fairness: Fairness) {
     let bucket = bucket(fairness, 2);
     assert_eq!(numbers(&bucket), [2, 0, 0, 0]);
     let first = bucket.try_take().unwrap();
@@ -85,7 +85,7 @@ fn a_token_is_out_until_its_guard_is_dropped(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [2, 0, 0, 0]);
 }
 
-fn many_are_taken_all_or_none(fairness: Fairness) {
+fn many_tokens_are_taken_all_or_none(fairness: Fairness) {
     let bucket = bucket(fairness, 5);
     let three = bucket.try_take_many(3).unwrap();
     assert_eq!(three.count(), 3);
@@ -100,7 +100,7 @@ fn many_are_taken_all_or_none(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [5, 0, 0, 0]);
 }
 
-fn up_to_takes_what_is_there(fairness: Fairness) {
+fn up_to_takes_the_available_tokens(fairness: Fairness) {
     let bucket = bucket(fairness, 5);
     for (wanted, taken) in [(0, 0), (1, 1), (5, 5), (6, 5), (MAX + 1, 5), (WRAPS, 5), (WRAPS + 1, 5), (usize::MAX, 5)] {
         let token = bucket.try_take_up_to(wanted).unwrap();
@@ -119,7 +119,7 @@ fn up_to_takes_what_is_there(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [5, 0, 0, 0]);
 }
 
-fn up_to_takes_nothing_from_those_who_wait_in_front(fairness: Fairness) {
+fn up_to_takes_no_tokens_from_a_waiter(fairness: Fairness) {
     let bucket = bucket(fairness, 3);
     let mut held = bucket.try_take_many(3).unwrap();
     let mut head = waiting(bucket.take_many(2));
@@ -155,7 +155,7 @@ fn owned_tokens_keep_the_bucket_alive(fairness: Fairness) {
     assert!(weak.upgrade().is_none());
 }
 
-// The ends of the range.
+// The limits of the range.
 
 fn requests_above_the_maximum_are_refused_at_once(fairness: Fairness) {
     fn check(result: Result<usize, TryTakeError>, n: usize) {
@@ -191,7 +191,7 @@ fn requests_above_the_maximum_are_refused_at_once(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [3, 0, 0, 0]);
 }
 
-fn requests_for_none_are_served_at_once(fairness: Fairness) {
+fn requests_for_zero_are_served_at_once(fairness: Fairness) {
     let bucket = Arc::new(bucket(fairness, 1));
     let held = bucket.try_take().unwrap();
     let mut waiter = waiting(bucket.take());
@@ -232,7 +232,7 @@ fn requests_for_the_maximum_wait_for_growth(fairness: Fairness) {
     assert_eq!(bucket.try_take_many(MAX).unwrap().count(), MAX);
 }
 
-/// The largest bucket that there can be is counted without an error too.
+/// Nothing overflows in the largest possible bucket.
 #[test]
 fn the_largest_bucket_can_be_emptied_and_filled() {
     const LARGEST: usize = TokenBucket::MAX_CAPACITY;
@@ -252,7 +252,7 @@ fn the_largest_bucket_can_be_emptied_and_filled() {
 
 // Futures.
 
-fn a_take_is_ready_at_once_if_tokens_are_there(fairness: Fairness) {
+fn a_take_is_ready_at_once_if_tokens_are_available(fairness: Fairness) {
     let bucket = Arc::new(bucket(fairness, 4));
     let mut take = task(bucket.take());
     let mut owned = task(bucket.take_many_owned(3));
@@ -342,7 +342,7 @@ fn a_closed_bucket_gives_nothing(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [2, 0, 0, 0]);
 }
 
-/// asyncband built a guard before it knew whether there was a permit, and the drop of that guard made one.
+/// asyncband created the guard before it knew whether a permit was available; dropping that guard then created a permit.
 fn b15_a_take_that_fails_puts_nothing_back(fairness: Fairness) {
     let bucket = Arc::new(bucket(fairness, 1));
     let _held = bucket.try_take().unwrap();
@@ -362,7 +362,7 @@ fn b15_a_take_that_fails_puts_nothing_back(fairness: Fairness) {
 
 fn a_wait_returns_when_a_token_comes_back(fairness: Fairness) {
     let bucket = bucket(fairness, 1);
-    // At once:
+    // Without waiting:
     drop(bucket.take().wait().unwrap());
     drop(bucket.take().wait_timeout(Duration::ZERO).unwrap());
     for way in 0..3 {
@@ -397,7 +397,7 @@ fn a_wait_that_times_out_gives_up_its_place(fairness: Fairness) {
     assert!(bucket.try_take().is_ok());
 }
 
-fn a_wait_takes_what_is_there_also_after_its_deadline(fairness: Fairness) {
+fn a_wait_takes_available_tokens_even_after_its_deadline(fairness: Fairness) {
     let bucket = bucket(fairness, 1);
     let past = Instant::now();
     thread::yield_now();
@@ -410,7 +410,7 @@ fn a_wait_takes_what_is_there_also_after_its_deadline(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [1, 0, 0, 0]);
 }
 
-fn a_wait_without_end_can_have_a_timeout(fairness: Fairness) {
+fn a_timeout_too_large_to_represent_is_infinite(fairness: Fairness) {
     let bucket = bucket(fairness, 0);
     thread::scope(|scope| {
         let blocked = scope.spawn(|| bucket.take().wait_timeout(Duration::MAX).map(|token| token.count()));
@@ -433,7 +433,7 @@ fn a_wait_ends_when_the_bucket_is_closed(fairness: Fairness) {
     assert_eq!(bucket.waiting(), 0);
 }
 
-fn a_future_that_was_polled_can_block_at_its_place(fairness: Fairness) {
+fn a_polled_future_keeps_its_place_when_it_blocks(fairness: Fairness) {
     let bucket = bucket(fairness, 1);
     let held = bucket.try_take().unwrap();
     let mut first = bucket.take();
@@ -444,13 +444,13 @@ fn a_future_that_was_polled_can_block_at_its_place(fairness: Fairness) {
         drop(held);
         blocked.join().unwrap().unwrap();
     });
-    // The first one was first, and has given its token back.
+    // The first future kept its place and has returned its token.
     assert_eq!(second.wakes(), 1);
     drop(second.done().unwrap());
     assert_eq!(numbers(&bucket), [1, 0, 0, 0]);
 }
 
-fn a_future_that_was_granted_its_token_blocks_no_more(fairness: Fairness) {
+fn a_granted_future_does_not_block(fairness: Fairness) {
     let bucket = bucket(fairness, 1);
     let held = bucket.try_take().unwrap();
     let mut take = bucket.take();
@@ -460,12 +460,12 @@ fn a_future_that_was_granted_its_token_blocks_no_more(fairness: Fairness) {
     assert_eq!(numbers(&bucket), [1, 0, 0, 0]);
 }
 
-fn threads_and_tasks_wait_in_one_line(fairness: Fairness) {
+fn threads_and_tasks_wait_in_one_queue(fairness: Fairness) {
     let bucket = bucket(fairness, 1);
     let held = bucket.try_take().unwrap();
     let mut first = waiting(bucket.take());
     thread::scope(|scope| {
-        // The place is had by the first poll; one that is counted as waiting may not have it yet.
+        // The first poll gives a future its place. A blocked thread that is counted as waiting may not have one yet.
         let mut second = bucket.take();
         assert!(poll_with(&mut second, Waker::noop()).is_pending());
         let second = scope.spawn(|| second.wait().unwrap());
@@ -544,7 +544,7 @@ fn a_forgotten_token_stays_outstanding_until_it_is_replaced(fairness: Fairness) 
     assert_eq!(numbers(&bucket), [2, 2, 0, 0]);
     bucket.try_take_many_owned(2).unwrap().forget();
     assert_eq!(numbers(&bucket), [0, 4, 0, 0]);
-    // The owned guard is gone, and lets go of its bucket.
+    // Forgetting an owned guard drops its reference to the bucket.
     assert_eq!(Arc::strong_count(&bucket), 1);
     let mut waiter = waiting(bucket.take());
     bucket.try_release().unwrap();
@@ -555,7 +555,7 @@ fn a_forgotten_token_stays_outstanding_until_it_is_replaced(fairness: Fairness) 
     assert_eq!(numbers(&bucket), [4, 0, 0, 0]);
 }
 
-/// async-weighted-semaphore was poisoned for good by a guard that was dropped in a panic.
+/// async-weighted-semaphore was poisoned for good by a guard that was dropped during a panic.
 fn b27_a_panic_while_a_token_is_held_gives_it_back(fairness: Fairness) {
     let bucket = Arc::new(bucket(fairness, 2));
     let panic = panic_of(|| {
@@ -565,7 +565,7 @@ fn b27_a_panic_while_a_token_is_held_gives_it_back(fairness: Fairness) {
     assert_eq!(panic, "on purpose");
     assert_eq!(numbers(&bucket), [2, 0, 0, 0]);
 
-    // A panic in another thread lets a waiter on.
+    // A panic in another thread lets a waiter proceed.
     let owned = bucket.try_take_many_owned(2).unwrap();
     let mut waiter = waiting(bucket.take_many(2));
     let result = thread::spawn(move || {
@@ -580,7 +580,7 @@ fn b27_a_panic_while_a_token_is_held_gives_it_back(fairness: Fairness) {
     assert!(bucket.set_capacity(3).is_ok() && bucket.try_take_many(3).is_ok());
 }
 
-// The end of a future.
+// Completed futures.
 
 fn a_completed_future_panics_when_polled_again(fairness: Fairness) {
     const MESSAGE: &str = "polled after it completed";
@@ -645,7 +645,7 @@ fn a_future_is_terminated_once_it_is_ready(fairness: Fairness) {
     check(&bucket, bucket.take_owned());
 }
 
-// The types.
+// Static buckets, sizes and debug output.
 
 static FIFO: TokenBucket = TokenBucket::const_new(10, 2);
 static BARGING: TokenBucket = TokenBucket::const_new(TokenBucket::MAX_CAPACITY, 1).with_fairness(Fairness::Barging);
@@ -672,7 +672,7 @@ fn guards_and_futures_are_small() {
 }
 
 #[test]
-fn debug_output_tells_the_count_and_the_stage() {
+fn debug_output_shows_the_count_and_the_stage() {
     let bucket = Arc::new(TokenBucket::new(10, 1).unwrap());
     let mut take = bucket.take_many_owned(3);
     assert!(format!("{take:?}").contains("count: 3") && format!("{take:?}").contains("new"));

@@ -1,6 +1,6 @@
-//! What was done before a token came back is seen by who takes it: a bucket of one token guards plain memory.
+//! The holder of a token sees what the previous holder did: a bucket of one token guards plain memory.
 //!
-//! An ordering that is too weak mostly does no harm here, but `ThreadSanitizer` tells (`.ci/race`).
+//! An ordering that is too weak rarely shows on this machine, but `ThreadSanitizer` reports it (`.ci/race`).
 
 mod support;
 
@@ -12,13 +12,13 @@ use support::{both, bucket, in_time};
 use token_bucket::{Fairness, Token, TokenBucket};
 
 both! {
-    a_token_that_is_dropped_hands_memory_on,
-    a_token_that_is_replaced_hands_memory_on,
+    a_dropped_token_hands_memory_on,
+    a_replaced_token_hands_memory_on,
     a_resize_hands_memory_on,
     a_getter_shows_what_was_done_before,
 }
 
-/// A counter that only one may touch at a time.
+/// A counter that only one thread may touch at a time.
 struct Plain(UnsafeCell<usize>);
 
 #[allow(unsafe_code, reason = "only memory that nothing else guards shows whether the bucket does")]
@@ -32,13 +32,13 @@ impl Plain {
 
     #[allow(unsafe_code, reason = "as above")]
     fn next(&self) {
-        // SAFETY: who calls this has the only token.
+        // SAFETY: the caller has the only token.
         unsafe { *self.0.get() += 1 }
     }
 
     #[allow(unsafe_code, reason = "as above")]
     fn get(&self) -> usize {
-        // SAFETY: as above, or nobody writes any more.
+        // SAFETY: the caller has the only token, or no thread writes any more.
         unsafe { *self.0.get() }
     }
 }
@@ -76,11 +76,11 @@ fn hand_on(fairness: Fairness, give_back: impl Fn(&TokenBucket, Token<'_>, usize
     });
 }
 
-fn a_token_that_is_dropped_hands_memory_on(fairness: Fairness) {
+fn a_dropped_token_hands_memory_on(fairness: Fairness) {
     hand_on(fairness, |_, token, _| drop(token));
 }
 
-fn a_token_that_is_replaced_hands_memory_on(fairness: Fairness) {
+fn a_replaced_token_hands_memory_on(fairness: Fairness) {
     hand_on(fairness, |bucket, token, turn| {
         token.forget();
         match turn % 3 {
@@ -95,7 +95,7 @@ fn a_token_that_is_replaced_hands_memory_on(fairness: Fairness) {
 fn a_resize_hands_memory_on(fairness: Fairness) {
     hand_on(fairness, |bucket, token, turn| {
         if turn % 2 == 0 {
-            // The one that is out is owed, and paid; then there is one more.
+            // The outstanding token becomes a deficit, which the refill pays off; then a growth adds another token.
             token.forget();
             assert_eq!(bucket.set_capacity(0).unwrap().deficit, 1);
             assert_eq!(bucket.refill(1), 1);

@@ -9,11 +9,7 @@ use crate::error::Cause;
 /// # Closing
 impl TokenBucket {
     /// Closes the bucket for good: no take, release or resize succeeds afterwards, and every waiter is woken with an error
-    /// ([`Closed`](crate::Closed)). Held tokens can still come back, and are counted.
-    ///
-    /// Returns true for the call that closed it. A waiter that was granted its tokens before, and was not polled yet, still gets them.
-    ///
-    /// # Examples
+    /// ([`Closed`](crate::Closed)). Held tokens can still be returned, and are counted.
     ///
     /// ```
     /// # use token_bucket::{TokenBucket, TryTakeError};
@@ -22,16 +18,16 @@ impl TokenBucket {
     /// assert!(!bucket.close());
     /// assert!(matches!(bucket.try_take(), Err(TryTakeError::Closed(_))));
     /// ```
-    #[allow(clippy::must_use_candidate, reason = "that it is closed now is what it is called for")]
+    ///
+    /// Returns true for the call that closed it. A waiter that was granted its tokens before, and was not polled yet, still gets
+    /// them.
+    #[allow(clippy::must_use_candidate, reason = "the call is for its effect")]
     pub fn close(&self) -> bool {
         self.close_for(None)
     }
 
-    /// Closes the bucket like [`close`](Self::close), with a cause that every waiter gets as the [`source`](core::error::Error::source) of [`Closed`](crate::Closed).
-    ///
-    /// If several calls close a bucket, the first one gives the cause.
-    ///
-    /// # Examples
+    /// Closes the bucket like [`close`](Self::close), with a cause that every waiter gets as the
+    /// [`source`](core::error::Error::source) of [`Closed`](crate::Closed).
     ///
     /// ```
     /// # use token_bucket::TokenBucket;
@@ -42,18 +38,28 @@ impl TokenBucket {
     ///     "token bucket is closed: the server is shutting down",
     /// );
     /// ```
+    ///
+    /// If several calls close a bucket, the first one sets the cause.
     #[cfg(feature = "std")]
-    #[allow(clippy::must_use_candidate, reason = "that it is closed now is what it is called for")]
+    #[allow(clippy::must_use_candidate, reason = "the call is for its effect")]
     pub fn close_with(&self, cause: impl Into<alloc::boxed::Box<dyn core::error::Error + Send + Sync>>) -> bool {
         self.close_for(Some(Cause::new(AssertUnwindSafe(cause.into()))))
     }
 
     /// Returns whether the bucket was closed.
+    ///
+    /// ```
+    /// # use token_bucket::TokenBucket;
+    /// let bucket = TokenBucket::with_capacity(8);
+    /// bucket.close();
+    /// assert!(bucket.is_closed());
+    /// ```
     pub fn is_closed(&self) -> bool {
         self.combiner.state().is_closed()
     }
 
-    /// The call that sets the cause has closed the bucket. Each call closes the word itself, so that it is closed when the call returns.
+    /// The call that sets the cause is the one that closed the bucket. Every call closes the word, so that the bucket is closed
+    /// when it returns.
     #[cfg(feature = "std")]
     fn close_for(&self, cause: Option<Cause>) -> bool {
         let is_first = self.cause.set(cause).is_ok();

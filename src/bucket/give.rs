@@ -1,21 +1,13 @@
-//! Giving tokens back without a guard.
+//! Returning tokens without a guard.
 
 use super::TokenBucket;
 use crate::state::Refused;
 use crate::{Release, TryReleaseError};
 
-/// # Giving back without a guard
+/// # Returning tokens without a guard
 impl TokenBucket {
-    /// Puts one token into the bucket, and waits while the bucket is full, that is, has
-    /// [`max_capacity`](Self::max_capacity) tokens available.
-    ///
-    /// The token need not have been taken before: this is how a [forgotten](crate::TokenGuard::forget) token is replaced. (To enforce a rate, see
-    /// [`RateLimiter`](crate::RateLimiter) and [`Refill`](crate::Refill). To add permits, use [`update_capacity`](Self::update_capacity).)
-    ///
-    /// A bucket that is given more tokens than are outstanding has more [`available`](Self::available) than its capacity: it is *overfilled*. **A
-    /// guard that is dropped into a bucket with `max_capacity` tokens available gives nothing back.**
-    ///
-    /// # Examples
+    /// Puts one token into the bucket, and waits while the bucket is full, that is, has [`max_capacity`](Self::max_capacity) tokens
+    /// available.
     ///
     /// ```
     /// # use token_bucket::TokenBucket;
@@ -27,13 +19,18 @@ impl TokenBucket {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// # }).unwrap();
     /// ```
+    ///
+    /// The token need not have been taken before: this is how a [forgotten](crate::TokenGuard::forget) token is replaced. (To
+    /// enforce a rate, see [`RateLimiter`](crate::RateLimiter) and [`Refill`](crate::Refill). To add permits, use
+    /// [`update_capacity`](Self::update_capacity).)
+    ///
+    /// A bucket that is given more tokens than are outstanding has more [`available`](Self::available) than its capacity: it is
+    /// *overfilled*. **A guard that is dropped into a bucket with `max_capacity` tokens available gives nothing back.**
     pub fn release(&self) -> Release<'_> {
         Release::new(self)
     }
 
     /// Puts one token into the bucket if there is room.
-    ///
-    /// # Examples
     ///
     /// ```
     /// # use token_bucket::TokenBucket;
@@ -53,10 +50,6 @@ impl TokenBucket {
 
     /// Puts `n` tokens into the bucket if there is room for all of them.
     ///
-    /// There is no waiting variant because it could deadlock with a waiting [`take_many`](Self::take_many).
-    ///
-    /// # Examples
-    ///
     /// ```
     /// # use token_bucket::{TokenBucket, TryReleaseError};
     /// let bucket = TokenBucket::new(10, 8)?;
@@ -65,6 +58,8 @@ impl TokenBucket {
     /// assert_eq!((bucket.available(), bucket.capacity()), (10, 8));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    ///
+    /// There is no waiting variant because it could deadlock with a waiting [`take_many`](Self::take_many).
     ///
     /// # Errors
     ///
@@ -80,15 +75,8 @@ impl TokenBucket {
         })
     }
 
-    /// Puts as many of `n` tokens into the bucket as fit below [`max_capacity`](Self::max_capacity), and returns how many that were. `n` may be any
-    /// number.
-    ///
-    /// Like the drop of a guard, this also works on a closed bucket.
-    ///
-    /// **A refill does not raise the capacity.** A request above the capacity stays deferred until that many tokens are available at once, and requests
-    /// behind it may take them first, indefinitely if they keep coming. To add permits, use [`update_capacity`](Self::update_capacity).
-    ///
-    /// # Examples
+    /// Puts as many of `n` tokens into the bucket as fit below [`max_capacity`](Self::max_capacity), and returns that number. `n`
+    /// may be any number.
     ///
     /// ```
     /// # use token_bucket::TokenBucket;
@@ -96,6 +84,12 @@ impl TokenBucket {
     /// assert_eq!(bucket.refill(5), 2);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    ///
+    /// Like the drop of a guard, this also works on a closed bucket.
+    ///
+    /// **A refill does not raise the capacity.** A request above the capacity stays deferred until that many tokens are available
+    /// at once, and requests behind it may take them first, indefinitely if they keep coming. To add permits, use
+    /// [`update_capacity`](Self::update_capacity).
     #[allow(clippy::must_use_candidate, reason = "callers that fill a bucket up need not care")]
     pub fn refill(&self, n: usize) -> usize {
         self.combiner.give_and_serve(n).fitted()

@@ -10,24 +10,6 @@ use crate::{OwnedToken, SetCapacityError, Token};
 impl TokenBucket {
     /// Changes the capacity in one atomic step, and returns the state right after it.
     ///
-    /// The available tokens change by as much as the capacity does. When this returns, the new capacity is in force. Every waiter that can
-    /// now proceed has been woken, or is being woken by another thread.
-    ///
-    /// * A shrink never revokes a held token, and never waits. If more tokens are held than the new
-    ///   capacity allows, the excess is a [`deficit`](Self::deficit): returned tokens are retired until it is gone; only then are waiters
-    ///   served. A growth reduces the deficit as well, so after 10 → 0 → 10 the capacity is exactly 10 again, however many tokens are held.
-    /// * A growth lets exactly as many waiters proceed as can be served, in FIFO order, and wakes no others. (In a [`Fairness::Barging`](crate::Fairness::Barging)
-    ///   bucket they are woken to try, and callers may come between.)
-    /// * A queued request for more than the new capacity is deferred: it is skipped without blocking the waiters behind it, and regains its queue position
-    ///   once the capacity suffices.
-    /// * 0 pauses the bucket: every request waits, in order.
-    /// * The available tokens never exceed [`max_capacity`](Self::max_capacity). In a bucket that was [overfilled](Self::release), a growth may
-    ///   therefore add fewer tokens than the shrink that follows removes.
-    ///
-    /// Two controllers that set absolute capacities overwrite each other; use [`update_capacity`](Self::update_capacity) for changes that add up.
-    ///
-    /// # Examples
-    ///
     /// ```
     /// # use token_bucket::TokenBucket;
     /// let bucket = TokenBucket::with_capacity(10);
@@ -37,6 +19,23 @@ impl TokenBucket {
     /// # drop(tokens);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    ///
+    /// The available tokens change by as much as the capacity does. When this returns, the new capacity is in force. Every waiter
+    /// that can now proceed has been woken, or is being woken by another thread.
+    ///
+    /// * A shrink never revokes a held token, and never waits. If more tokens are held than the new capacity allows, the excess is
+    ///   a [`deficit`](Self::deficit): returned tokens are retired until it is gone; only then are waiters served. A growth reduces
+    ///   the deficit as well, so after 10 → 0 → 10 the capacity is exactly 10 again, however many tokens are held.
+    /// * A growth lets exactly as many waiters proceed as can be served, in FIFO order, and wakes no others. (In a
+    ///   [`Fairness::Barging`](crate::Fairness::Barging) bucket they are woken to try, and newcomers may take tokens first.)
+    /// * A queued request for more than the new capacity is deferred: it is skipped without blocking the waiters behind it, and
+    ///   regains its queue position once the capacity suffices.
+    /// * 0 pauses the bucket: every request waits, in order.
+    /// * The available tokens never exceed [`max_capacity`](Self::max_capacity). In a bucket that was [overfilled](Self::release),
+    ///   a growth may therefore add fewer tokens than the shrink that follows removes.
+    ///
+    /// Two controllers that set absolute capacities overwrite each other; use [`update_capacity`](Self::update_capacity) for
+    /// changes that add up.
     ///
     /// # Errors
     ///
@@ -53,13 +52,8 @@ impl TokenBucket {
         }
     }
 
-    /// Sets the capacity to `f(capacity)` in one atomic step, and returns the state right after it: for relative and conditional changes by
-    /// several controllers.
-    ///
-    /// `f` may be called more than once, if other threads change the capacity at the same time. It may call back into the bucket. If it panics, the bucket is
-    /// unchanged.
-    ///
-    /// # Examples
+    /// Sets the capacity to `f(capacity)` in one atomic step, and returns the state right after it: for relative and conditional
+    /// changes by several controllers.
     ///
     /// ```
     /// # use token_bucket::TokenBucket;
@@ -69,6 +63,9 @@ impl TokenBucket {
     /// assert_eq!(bucket.capacity(), 10);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
+    ///
+    /// `f` may be called more than once, if other threads change the capacity at the same time. It may call back into the bucket.
+    /// If it panics, the bucket is unchanged.
     ///
     /// # Errors
     ///
@@ -80,7 +77,7 @@ impl TokenBucket {
             if self.is_closed() {
                 return Err(self.closed().into());
             }
-            // Not within the step, for it is user code.
+            // Outside the atomic step, because `f` is user code.
             let capacity = self.check_capacity(f(from as usize))?;
             match self.combiner.set_capacity_from(from, capacity) {
                 Ok(state) => return Ok(Snapshot::new(state, self.combiner.max())),
@@ -92,10 +89,6 @@ impl TokenBucket {
 
     /// Adds `n` to the capacity, and takes the new tokens in the same step, ahead of the queue. The available tokens are untouched.
     ///
-    /// For a caller that brings its own resource, such as a connection that was opened elsewhere. The inverse is [`TokenGuard::retire`](crate::TokenGuard::retire).
-    ///
-    /// # Examples
-    ///
     /// ```
     /// # use token_bucket::TokenBucket;
     /// let bucket = TokenBucket::with_capacity(2);
@@ -106,6 +99,9 @@ impl TokenBucket {
     /// # Ok::<(), token_bucket::SetCapacityError>(())
     /// ```
     ///
+    /// For a caller that brings its own resource, such as a connection that was opened elsewhere. The inverse is
+    /// [`TokenGuard::retire`](crate::TokenGuard::retire).
+    ///
     /// # Errors
     ///
     /// [`SetCapacityError::OutOfRange`] if the capacity plus the deficit would be above [`max_capacity`](Self::max_capacity), and
@@ -115,8 +111,6 @@ impl TokenBucket {
     }
 
     /// Like [`grow_and_take`](Self::grow_and_take), but returns a guard that keeps the bucket alive.
-    ///
-    /// # Examples
     ///
     /// ```
     /// # use std::sync::Arc;

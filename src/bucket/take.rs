@@ -1,4 +1,4 @@
-//! Taking tokens, without waiting and by futures.
+//! Taking tokens, without waiting or with a future.
 
 use alloc::sync::Arc;
 
@@ -10,11 +10,6 @@ use crate::{OwnedToken, Take, TakeOwned, Token, TokenGuard, TryTakeError};
 impl TokenBucket {
     /// Takes one token if one is available and no waiter is entitled to it.
     ///
-    /// Never blocks. [`Empty`](TryTakeError::Empty) does not mean that [`available`](Self::available) is 0: the tokens may be for a waiter that needs
-    /// more of them. May spuriously return `Empty` while another thread is handing out tokens.
-    ///
-    /// # Examples
-    ///
     /// ```
     /// # use token_bucket::{TokenBucket, TryTakeError};
     /// let bucket = TokenBucket::with_capacity(1);
@@ -24,6 +19,9 @@ impl TokenBucket {
     /// assert!(bucket.try_take().is_ok());
     /// # Ok::<(), TryTakeError>(())
     /// ```
+    ///
+    /// Never blocks. [`Empty`](TryTakeError::Empty) does not mean that [`available`](Self::available) is 0: the tokens may be for a
+    /// waiter that needs more of them. May spuriously return `Empty` while another thread is handing out tokens.
     ///
     /// # Errors
     ///
@@ -40,14 +38,12 @@ impl TokenBucket {
 
     /// Takes `n` tokens if that many are available and no waiter is entitled to them.
     ///
-    /// # Examples
-    ///
     /// ```
     /// # use token_bucket::{TokenBucket, TryTakeError};
     /// let bucket = TokenBucket::new(8, 4)?;
     /// assert_eq!(bucket.try_take_many(3)?.count(), 3);
     /// assert!(matches!(bucket.try_take_many(5), Err(TryTakeError::Empty)));
-    /// assert!(matches!(bucket.try_take_many(9), Err(TryTakeError::ExceedsMax { max_capacity: 8, .. })));
+    /// assert!(matches!(bucket.try_take_many(9), Err(TryTakeError::ExceedsMax { .. })));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
@@ -62,8 +58,6 @@ impl TokenBucket {
     }
 
     /// Takes the available tokens, but no more than `n`: at least one, unless `n` is 0. `n` may be any number.
-    ///
-    /// # Examples
     ///
     /// ```
     /// # use token_bucket::TokenBucket;
@@ -83,8 +77,6 @@ impl TokenBucket {
     }
 
     /// Like [`try_take`](Self::try_take), but returns a token that keeps the bucket alive.
-    ///
-    /// # Examples
     ///
     /// ```
     /// # use std::sync::Arc;
@@ -109,8 +101,6 @@ impl TokenBucket {
 
     /// Like [`try_take_many`](Self::try_take_many), but returns a guard that keeps the bucket alive.
     ///
-    /// # Examples
-    ///
     /// ```
     /// # use std::sync::Arc;
     /// # use token_bucket::TokenBucket;
@@ -132,8 +122,6 @@ impl TokenBucket {
     }
 
     /// Like [`try_take_up_to`](Self::try_take_up_to), but returns a guard that keeps the bucket alive.
-    ///
-    /// # Examples
     ///
     /// ```
     /// # use std::sync::Arc;
@@ -158,11 +146,6 @@ impl TokenBucket {
 impl TokenBucket {
     /// Waits for one token: a future, which can also block a thread ([`TakeFuture::wait`](crate::TakeFuture::wait)).
     ///
-    /// A task that takes tokens in a loop without ever waiting does not yield to other tasks of tokio, unless the feature `tokio` is on. (Without it,
-    /// call `tokio::task::coop::consume_budget().await` in the loop.)
-    ///
-    /// # Examples
-    ///
     /// ```
     /// # use token_bucket::TokenBucket;
     /// # futures::executor::block_on(async {
@@ -173,6 +156,9 @@ impl TokenBucket {
     /// # Ok::<(), token_bucket::TakeError>(())
     /// # }).unwrap();
     /// ```
+    ///
+    /// A task that takes tokens in a loop without ever waiting does not yield to other tasks of tokio, unless the feature `tokio`
+    /// is on. (Without it, call `tokio::task::coop::consume_budget().await` in the loop.)
     #[doc(alias = "acquire")]
     #[inline]
     pub fn take(&self) -> Take<'_> {
@@ -180,11 +166,6 @@ impl TokenBucket {
     }
 
     /// Waits for `n` tokens, and takes them at once.
-    ///
-    /// If `n` is above the capacity, but not above [`max_capacity`](Self::max_capacity), the request is *deferred*: it waits for the capacity to
-    /// grow, without holding up other waiters. If `n` is 0, the future is ready at once with an empty guard.
-    ///
-    /// # Examples
     ///
     /// ```
     /// # use token_bucket::TokenBucket;
@@ -196,17 +177,16 @@ impl TokenBucket {
     /// # Ok::<(), token_bucket::TakeError>(())
     /// # }).unwrap();
     /// ```
+    ///
+    /// If `n` is above the capacity, but not above [`max_capacity`](Self::max_capacity), the request is *deferred*: it waits for
+    /// the capacity to grow, without blocking other waiters. If `n` is 0, the future is ready at once with an empty guard.
     #[doc(alias = "acquire_many")]
     #[inline]
     pub fn take_many(&self, n: usize) -> Take<'_> {
         Take::new(self, Request::exactly(n))
     }
 
-    /// Waits until at least one token can be had, and takes up to `n` of those that are available when it is served.
-    ///
-    /// `n` may be any number. If it is 0, the future is ready at once with an empty guard.
-    ///
-    /// # Examples
+    /// Waits for at least one token, and takes up to `n` of those that are available when it is served.
     ///
     /// ```
     /// # use token_bucket::TokenBucket;
@@ -217,6 +197,8 @@ impl TokenBucket {
     /// # Ok::<(), token_bucket::TakeError>(())
     /// # }).unwrap();
     /// ```
+    ///
+    /// `n` may be any number. If it is 0, the future is ready at once with an empty guard.
     #[inline]
     pub fn take_up_to(&self, n: usize) -> Take<'_> {
         Take::new(self, Request::up_to(n))
@@ -224,15 +206,13 @@ impl TokenBucket {
 
     /// Like [`take`](Self::take), but the future and its token keep the bucket alive.
     ///
-    /// # Examples
-    ///
     /// ```
     /// # use std::sync::Arc;
     /// # use token_bucket::{TakeError, TokenBucket};
     /// # futures::executor::block_on(async {
     /// let bucket = Arc::new(TokenBucket::with_capacity(1));
     /// let token = bucket.take_owned().await?;
-    /// let worker = std::thread::spawn(move || drop(token)); // moves the token to another thread or task
+    /// let worker = std::thread::spawn(move || drop(token)); // returned by another thread
     /// # worker.join().unwrap();
     /// # Ok::<(), TakeError>(())
     /// # }).unwrap();
@@ -244,8 +224,6 @@ impl TokenBucket {
     }
 
     /// Like [`take_many`](Self::take_many), but the future and its guard keep the bucket alive.
-    ///
-    /// # Examples
     ///
     /// ```
     /// # use std::sync::Arc;
@@ -263,8 +241,6 @@ impl TokenBucket {
     }
 
     /// Like [`take_up_to`](Self::take_up_to), but the future and its guard keep the bucket alive.
-    ///
-    /// # Examples
     ///
     /// ```
     /// # use std::sync::Arc;

@@ -7,15 +7,16 @@
 //!
 //! * **R1** `missing` tokens were granted and have not come back by time; `burst - missing` are available. A change of the burst
 //!   leaves `missing` alone, so repeated changes net out.
-//! * **R2** The queue is sorted by ticket, that is, in order of arrival. Its head is granted as soon as a tick makes it fit.
-//! * **R3** The head has been woken since it became the head, or has been polled as the head: so it sleeps until its tokens are due,
-//!   or is about to. It is the *leader*. A change of the rate or burst wakes it to sleep anew.
+//! * **R2** The queue is sorted by ticket, that is, in order of arrival. Its head is granted its tokens as soon as they are
+//!   available.
+//! * **R3** The head has been woken since it became the head, or has been polled as the head: so it sleeps until its tokens are
+//!   due, or is about to. It is the *leader*. A change of the rate or burst wakes it to adjust its sleep.
 //! * **R4** A waiter that is in neither map has been granted its tokens.
 //! * **R5** A grant that is cancelled before its waiter knew of it goes back, but only if the bucket would not have been full
 //!   meanwhile without it. `undelivered` is the sum of these grants, and never more than `missing`.
 //!
-//! Why R5: a full bucket earns nothing. If 5 of 10 tokens are granted, 5 come back by time, another caller takes 5, and then
-//! the first 5 were put back, 15 tokens would have been available in the time in which 5 became due.
+//! Why R5: a full bucket gains nothing. Suppose that 5 of 10 tokens are granted, 5 come back by time, and another caller takes 5.
+//! If the first 5 were then put back, 15 tokens would have been available in the time in which 5 became due.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use core::mem;
@@ -31,22 +32,22 @@ pub(super) type Ticket = u64;
 pub(super) struct Schedule {
     refill: Refill,
     burst: usize,
-    /// R1. More than the burst after that shrank.
+    /// R1. May exceed the burst after that was lowered.
     missing: usize,
     /// Waiters in order of arrival.
     queue: BTreeMap<Ticket, Waiter>,
     /// Waiters that need more than the burst, until that grows.
     deferred: BTreeMap<Ticket, Waiter>,
-    /// What all waiters in the queue need together.
+    /// The sum of what the queued waiters need.
     queued: u128,
     next_ticket: Ticket,
     /// R3.
     leader: Option<Ticket>,
-    /// R5: the waiters whose grants would go back, and how many tokens these are.
+    /// R5: the waiters whose grants go back if cancelled, and the sum of these grants.
     cancellable: BTreeSet<Ticket>,
     undelivered: usize,
     closed: Option<Closed>,
-    /// No token becomes due before, by [`Schedule::next_due`]. `None` if that is not known.
+    /// No token becomes due before this instant, see [`Schedule::next_due`]. `None` if it is unknown.
     pub(super) next_due: Option<Instant>,
 }
 
@@ -69,11 +70,11 @@ pub(super) enum Stage {
     Done,
 }
 
-/// What a poll has come to.
+/// The result of a poll.
 pub(super) enum Turn {
     Done(Result<(), LimitError>),
-    /// The request has to be polled at this time. If there is none, as it is not the leader's or its tokens do not become due, when
-    /// it is woken.
+    /// The request must be polled at this time. Without a time, it must be polled when it is woken: it is not the leader's, or its
+    /// tokens never become due.
     Pending(Option<Duration>),
 }
 
@@ -124,7 +125,7 @@ impl Schedule {
         self.closed.is_some()
     }
 
-    /// Credits the time until `now`. If this may have made the head fit, [`settle`](Self::settle) has to follow.
+    /// Credits the time until `now`. [`settle`](Self::settle) must follow if the head may now fit.
     #[inline]
     pub(super) fn tick(&mut self, now: Duration) {
         let due = self.refill.collect(now);
@@ -136,7 +137,7 @@ impl Schedule {
         self.missing = self.missing.saturating_sub(due);
     }
 
-    /// When the next token is due. `None` if that is never, or so soon that it is not worth the division.
+    /// When the next token is due. `None` if never, or so soon that knowing it is not worth a division.
     #[inline]
     pub(super) fn next_due(&self) -> Option<Duration> {
         if self.refill.is_slow() { self.refill.due_at(1) } else { None }
@@ -158,7 +159,7 @@ impl Schedule {
         if n == 0 || self.take(n) {
             return Ok(());
         }
-        // Everything that the waiters ahead need comes first.
+        // What the queued waiters need comes first.
         match self.refill.due_in((self.missing as u128 + self.queued + n as u128).saturating_sub(self.burst as u128)) {
             _ if self.burst == 0 => Err(NotYet::Paused),
             Some(wait) => Err(NotYet::RetryAfter(wait)),
@@ -167,7 +168,7 @@ impl Schedule {
         }
     }
 
-    /// Whether a request for `n` tokens fails for good.
+    /// Returns an error if a request for `n` tokens cannot succeed, however long it waits.
     fn check(&self, n: usize) -> Result<(), LimitError> {
         match &self.closed {
             Some(closed) => Err(closed.clone().into()),
@@ -176,8 +177,8 @@ impl Schedule {
         }
     }
 
-    /// Polls a request. While it is pending, `waker` is woken when it has to be polled again. What is left in `waker` afterwards
-    /// is to be dropped without the lock.
+    /// Polls a request. While it is pending, `waker` is woken when the request must be polled again. A waker that is left in
+    /// `waker` must be dropped without the lock.
     pub(super) fn poll(&mut self, request: &mut Request, waker: &mut Option<Waker>, outbox: &mut Outbox) -> Turn {
         let result = match request.stage {
             Stage::Waiting(ticket) => self.poll_again(ticket, request.need, waker, outbox),
@@ -221,12 +222,12 @@ impl Schedule {
         waker: &mut Option<Waker>,
         outbox: &mut Outbox,
     ) -> Poll<Result<(), LimitError>> {
-        // It is being polled, so it need not be woken for what it is granted now.
+        // This waiter is being polled, so it need not be woken for a grant.
         outbox.drops = self.waiter(ticket).and_then(|waiter| waiter.waker.take());
         self.settle(outbox);
         let closed = self.closed.clone();
         let Some(waiter) = self.waiter(ticket) else {
-            // R4, and the waiter knows of it now.
+            // R4. This poll delivers the grant.
             if self.cancellable.remove(&ticket) {
                 self.undelivered -= need;
             }
@@ -244,7 +245,7 @@ impl Schedule {
         self.queue.get_mut(&ticket).or_else(|| self.deferred.get_mut(&ticket))
     }
 
-    /// Cancels a request, at whatever stage it is.
+    /// Cancels a request at any stage.
     pub(super) fn cancel(&mut self, request: &mut Request, outbox: &mut Outbox) {
         let Stage::Waiting(ticket) = mem::replace(&mut request.stage, Stage::Done) else { return };
         if let Some(waiter) = self.remove(ticket) {
@@ -263,7 +264,7 @@ impl Schedule {
         queued.or_else(|| self.deferred.remove(&ticket))
     }
 
-    /// When the tokens of this request are due if it is the leader's, which knows that it is from now on.
+    /// Makes this request the leader if it is the head, and returns when its tokens are due.
     fn alarm(&mut self, request: &Request) -> Option<Duration> {
         let (&head, waiter) = self.queue.first_key_value()?;
         if !matches!(request.stage, Stage::Waiting(ticket) if ticket == head) {
@@ -274,14 +275,14 @@ impl Schedule {
         self.refill.due_at(missing)
     }
 
-    /// Grants what can be granted, in order, and sees to it that the head sleeps for the rest (R2, R3).
+    /// Grants what can be granted, in order (R2).
     pub(super) fn settle(&mut self, outbox: &mut Outbox) {
         if self.is_closed() {
             return;
         }
         while let Some(head) = self.queue.first_entry() {
             let need = head.get().need;
-            // `available`, but for the borrow.
+            // `self.available()`, without borrowing all of `self`.
             if need > self.burst.saturating_sub(self.missing) {
                 break;
             }
@@ -294,7 +295,7 @@ impl Schedule {
         }
     }
 
-    /// Wakes the head if it does not know yet that it is the leader.
+    /// Wakes the head if it is not the leader yet (R3).
     pub(super) fn wake_leader(&mut self, outbox: &mut Outbox) {
         let Some(mut head) = self.queue.first_entry() else { return };
         if self.leader.replace(*head.key()) != Some(*head.key()) {
@@ -319,7 +320,7 @@ impl Schedule {
         self.leader = None;
     }
 
-    /// Closes for good, and wakes all waiters. Gives back the error if it is closed already.
+    /// Closes for good, and wakes all waiters. Returns the error if the limiter is closed already.
     pub(super) fn close(&mut self, closed: Closed, outbox: &mut Outbox) -> Result<(), Closed> {
         if self.is_closed() {
             return Err(closed);
@@ -337,7 +338,7 @@ impl Request {
 }
 
 impl Outbox {
-    /// Runs it all. If a waker panics, the others are woken all the same, and then the panic goes on.
+    /// Runs everything. If a waker panics, the others are still woken, and then the panic continues.
     pub(super) fn run(mut self) {
         self.wake_all();
     }

@@ -13,7 +13,7 @@ fn index(u: &mut Unstructured<'_>) -> Result<usize> {
     Ok(usize::from(u8::arbitrary(u)? % 16))
 }
 
-/// Mostly a few; now and then more than there can be.
+/// Mostly a small number; sometimes more than a bucket can hold.
 fn count(u: &mut Unstructured<'_>) -> Result<usize> {
     Ok(match u8::arbitrary(u)? {
         255 => usize::MAX,
@@ -50,7 +50,7 @@ fn op(u: &mut Unstructured<'_>) -> Result<Op> {
         26 => Op::GrowBy(count(u)?),
         27 => Op::ShrinkBy(count(u)?),
         28 => Op::GrowAndTake { n: count(u)?, owned: bool::arbitrary(u)? },
-        // Seldom, as little can be done after it.
+        // Rarely, because a closed bucket refuses most calls.
         _ if u8::arbitrary(u)? < 16 => Op::Close,
         _ => Op::SetCapacity(index(u)?),
     })
@@ -62,7 +62,7 @@ fn script(u: &mut Unstructured<'_>) -> Result<(Fairness, usize, usize, Vec<Op>)>
     let capacity = index(u)? % (max + 1);
     let mut ops = Vec::new();
     while !u.is_empty() && ops.len() < 1000 {
-        // Now and then the last few lines over and over, so that somebody may starve.
+        // Sometimes the last few calls are repeated, so that a waiter may starve.
         if u.ratio(1, 32)? {
             let last = ops[ops.len().saturating_sub(index(u)?)..].repeat(1 + 2 * index(u)?);
             ops.extend(last);

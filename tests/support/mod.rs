@@ -1,4 +1,4 @@
-//! What the tests share: a future that is polled by hand, with a waker that counts.
+//! Shared by the tests: a future that is polled by hand, with a waker that counts.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
 use std::future::Future;
@@ -52,13 +52,13 @@ impl<F: Future + Unpin> Task<F> {
         Pin::new(&mut self.future).poll(&mut Context::from_waker(&self.waker))
     }
 
-    /// Polls, and expects it to wait.
+    /// Polls, and requires that the future is pending.
     #[track_caller]
     pub fn waits(&mut self) {
         assert!(self.poll().is_pending(), "ready, but should wait");
     }
 
-    /// Polls, and expects it to be done.
+    /// Polls, and requires that the future is ready.
     #[track_caller]
     pub fn done(&mut self) -> F::Output {
         match self.poll() {
@@ -67,12 +67,12 @@ impl<F: Future + Unpin> Task<F> {
         }
     }
 
-    /// How often it was woken in all.
+    /// How often it has been woken in total.
     pub fn wakes(&self) -> usize {
         self.wakes.count()
     }
 
-    /// Whether it was woken since it was last polled.
+    /// Whether it has been woken since the last poll.
     pub fn is_woken(&self) -> bool {
         self.wakes.count() > self.seen
     }
@@ -82,7 +82,7 @@ impl<F: Future + Unpin> Task<F> {
     }
 }
 
-/// A task that has been polled once, and waits.
+/// A task that has been polled once and is pending.
 #[track_caller]
 pub fn waiting<F: Future + Unpin>(future: F) -> Task<F> {
     let mut task = task(future);
@@ -109,7 +109,7 @@ macro_rules! both {
 #[allow(unused_imports, reason = "each test file uses a part of this")]
 pub(crate) use both;
 
-/// What the buckets of [`bucket`] can hold at most.
+/// The largest capacity of the buckets of [`bucket`].
 pub const MAX: usize = 100;
 
 pub fn bucket(fairness: Fairness, capacity: usize) -> TokenBucket {
@@ -122,28 +122,28 @@ pub fn numbers(bucket: &TokenBucket) -> [usize; 4] {
     [now.available, now.outstanding, now.deficit, bucket.waiting()]
 }
 
-/// Runs a test that deadlocks if it fails.
+/// Runs a test that would deadlock if it failed.
 pub fn in_time(test: impl FnOnce() + Send + 'static) {
     let (done, ended) = mpsc::channel::<()>();
     let thread = thread::spawn(move || {
         test();
         drop(done);
     });
-    // The sender goes when the thread ends, also if that panics.
+    // The sender is dropped when the thread ends, even if it panics.
     assert_eq!(ended.recv_timeout(Duration::from_secs(120)), Err(mpsc::RecvTimeoutError::Disconnected), "deadlock");
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);
     }
 }
 
-/// A fresh waker, and a way to tell whether somebody keeps a copy of it.
+/// A new waker, and its counter. The counter's `Arc` shows whether a clone of the waker is left.
 pub fn counting_waker() -> (Arc<Wakes>, Waker) {
     let wakes = Arc::new(Wakes::default());
     let waker = Waker::from(Arc::clone(&wakes));
     (wakes, waker)
 }
 
-/// Polls with a waker of its own.
+/// Polls with this waker.
 pub fn poll_with<F: Future + Unpin>(future: &mut F, waker: &Waker) -> Poll<F::Output> {
     Pin::new(future).poll(&mut Context::from_waker(waker))
 }

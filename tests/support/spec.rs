@@ -1,22 +1,22 @@
-//! What a bucket may do when several threads call it: a sequential specification, and a search for an order of the calls
-//! that keeps to it and to real time (linearizability, after Wing and Gong).
+//! What a bucket may do when several threads call it: a sequential specification, and a search for an order of the calls that
+//! agrees with the specification and with real time (linearizability, after Wing and Gong).
 //!
-//! A call takes effect at one instant between its begin and its end, but for these, which the docs allow:
+//! A call takes effect at one instant between its begin and its end, with these exceptions, which the docs allow:
 //!
-//! * Whoever brings tokens serves the line on the spot, or leaves that to a server that is at work. So waiters are served
-//!   (in order) some time between two moments at which nothing is called, and each such moment finds all served.
-//! * A waiter may leave while it is being served. Then the server gives its tokens back, maybe after the waiter is gone.
-//! * While others serve, `try_take` may be refused although there is enough.
-//! * Who lines up while the bucket is closed may have been served in between, and gives the tokens back.
+//! * A thread that brings tokens serves the queue itself, or leaves that to the thread that owns the queue. So waiters are served
+//!   in order, but at any time between two moments without a running call. At each such moment, all have been served.
+//! * A waiter may be cancelled while it is being served. The owner of the queue then returns its tokens, perhaps after the cancel.
+//! * While other threads serve waiters, `try_take` may be refused although enough tokens are available.
+//! * A waiter that queues while the bucket is being closed may have been granted tokens, and then returns them.
 
-#![allow(unreachable_pub, reason = "it is a module of a test")]
+#![allow(unreachable_pub, reason = "this is a module of a test")]
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use token_bucket::{Fairness, Snapshot};
 
-/// Names a future.
+/// Identifies a future.
 pub type Id = usize;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,26 +25,26 @@ pub enum Call {
     TryTakeUpTo(i64),
     /// The first poll of a future.
     Poll(Id, i64),
-    /// The first poll of a future that takes up to so many.
+    /// The first poll of a future for up to that many tokens.
     PollUpTo(Id, i64),
-    /// Any later one.
+    /// Any later poll.
     PollAgain(Id),
-    /// A take that blocks, with a time-out.
+    /// A blocking take with a timeout.
     Wait(Id, i64),
-    /// The drop of a future that was pending.
+    /// The drop of a pending future.
     Cancel(Id),
     /// The drop of a guard.
     Return(i64),
-    /// The same, and it tells what became of the tokens.
+    /// A return that reports how many tokens were restored and retired.
     GiveBack(i64),
     Retire(i64),
     GrowAndTake(i64),
     TryRelease(i64),
-    /// A release of one that blocks, with a time-out.
+    /// A blocking release of one token with a timeout.
     WaitForRoom,
     Refill(i64),
     SetCapacity(i64),
-    /// `update_capacity` to so many more or less.
+    /// `update_capacity` by that much.
     ChangeCapacity(i64),
     Snapshot,
     Close,
@@ -66,7 +66,7 @@ pub enum Answer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Numbers {
     pub capacity: i64,
-    /// Below 0 by the deficit.
+    /// Negative if there is a deficit.
     pub available: i64,
     pub closed: bool,
 }
@@ -100,31 +100,31 @@ struct Waiter {
 struct Grant {
     id: Id,
     n: i64,
-    /// Does the waiter know of it? If not, a server is at it.
-    told: bool,
+    /// Whether the waiter has been notified. If not, the owner of the queue is about to do so.
+    notified: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[allow(clippy::struct_excessive_bools, reason = "they are facts of their own")]
+#[allow(clippy::struct_excessive_bools, reason = "they are independent facts")]
 struct State {
     max: i64,
     capacity: i64,
     available: i64,
     fifo: bool,
     closed: bool,
-    /// Closed, and all who wait know it.
-    dismissed: bool,
-    line: Vec<Waiter>,
+    /// Closed, and every waiter has been notified.
+    waiters_closed: bool,
+    queue: Vec<Waiter>,
     granted: Vec<Grant>,
-    /// Tokens for waiters that had gone; the server gives them back.
-    late: Vec<i64>,
-    /// Whether anybody has ever waited: then a server may be at work.
+    /// Tokens granted to cancelled waiters; the owner of the queue returns them.
+    orphaned: Vec<i64>,
+    /// Whether there ever was a waiter: then a thread may be serving.
     waited: bool,
 }
 
 impl State {
     fn first(&self) -> Option<usize> {
-        self.line.iter().position(|waiter| waiter.min <= self.capacity.max(self.available))
+        self.queue.iter().position(|waiter| waiter.min <= self.capacity.max(self.available))
     }
 
     fn give(&mut self, n: i64) {
@@ -132,48 +132,48 @@ impl State {
     }
 
     fn knows(&self, id: Id) -> bool {
-        self.line.iter().any(|waiter| waiter.id == id) || self.granted.iter().any(|grant| grant.id == id)
+        self.queue.iter().any(|waiter| waiter.id == id) || self.granted.iter().any(|grant| grant.id == id)
     }
 
-    fn line_up(&self, id: Id, min: i64, up_to: i64) -> Option<Self> {
+    fn enqueue(&self, id: Id, min: i64, up_to: i64) -> Option<Self> {
         if self.closed || self.knows(id) {
             return None;
         }
         let mut next = self.clone();
         next.waited = true;
-        next.line.push(Waiter { id, min, up_to });
+        next.queue.push(Waiter { id, min, up_to });
         Some(next)
     }
 
-    /// The server gives the first one in the line its tokens.
+    /// The owner grants the first satisfiable waiter its tokens.
     fn serve(&self) -> Option<Self> {
         let at = self.first()?;
-        let min = self.line[at].min;
-        // In a Barging bucket, only a request above the capacity does not take its tokens itself.
+        let min = self.queue[at].min;
+        // In a Barging bucket, a waiter takes its tokens itself, unless its request is above the capacity.
         if self.closed || min > self.available || !(self.fifo || min > self.capacity) {
             return None;
         }
         let mut next = self.clone();
-        let Waiter { id, up_to, .. } = next.line.remove(at);
+        let Waiter { id, up_to, .. } = next.queue.remove(at);
         let n = up_to.min(self.available);
         next.available -= n;
-        next.granted.push(Grant { id, n, told: false });
+        next.granted.push(Grant { id, n, notified: false });
         Some(next)
     }
 
-    /// Nothing is being called: all is done that could be done.
+    /// No call is running, so everything that can be done has been done.
     fn settle(&mut self) {
-        for n in std::mem::take(&mut self.late) {
+        for n in std::mem::take(&mut self.orphaned) {
             self.give(n);
         }
         while let Some(next) = self.serve() {
             *self = next;
         }
-        self.granted.iter_mut().for_each(|grant| grant.told = true);
-        self.dismissed = self.closed;
+        self.granted.iter_mut().for_each(|grant| grant.notified = true);
+        self.waiters_closed = self.closed;
     }
 
-    /// Whether a newcomer may take `n`, or may be refused; `meanwhile` others may be serving.
+    /// Whether a newcomer may take `n`.
     fn may_take(&self, n: i64) -> bool {
         !self.closed && self.available >= n && !(self.fifo && self.first().is_some())
     }
@@ -202,9 +202,9 @@ impl State {
         if may { self.with(change) } else { Vec::new() }
     }
 
-    /// A waiter gets its answer.
-    fn ask(&self, id: Id, answer: Answer) -> Vec<Self> {
-        let waits = self.line.iter().position(|waiter| waiter.id == id);
+    /// A waiter is polled and gets this answer.
+    fn poll(&self, id: Id, answer: Answer) -> Vec<Self> {
+        let waits = self.queue.iter().position(|waiter| waiter.id == id);
         let granted = self.granted.iter().position(|grant| grant.id == id);
         let count = if let Answer::Count(count) = answer { Some(count) } else { None };
         match (answer, waits, granted) {
@@ -212,40 +212,40 @@ impl State {
                 self.when(count.is_none_or(|count| count == self.granted[at].n), |next| next.granted.retain(|grant| grant.id != id))
             }
             (Answer::Done | Answer::Count(_), Some(at), _) => {
-                // In a Barging bucket, it takes them itself.
-                let Waiter { min, up_to, .. } = self.line[at];
+                // In a Barging bucket, the waiter takes the tokens itself.
+                let Waiter { min, up_to, .. } = self.queue[at];
                 let n = up_to.min(self.available);
                 let may = !self.fifo && !self.closed && self.available >= min && count.is_none_or(|count| count == n);
                 self.when(may, |next| {
-                    next.line.remove(at);
+                    next.queue.remove(at);
                     next.available -= n;
                 })
             }
-            (Answer::NotNow, Some(_), _) => self.when(!self.dismissed, |_| {}),
-            (Answer::NotNow, _, Some(at)) => self.when(!self.granted[at].told, |_| {}),
-            (Answer::Closed, Some(_), _) => self.when(self.closed, |next| next.line.retain(|waiter| waiter.id != id)),
+            (Answer::NotNow, Some(_), _) => self.when(!self.waiters_closed, |_| {}),
+            (Answer::NotNow, _, Some(at)) => self.when(!self.granted[at].notified, |_| {}),
+            (Answer::Closed, Some(_), _) => self.when(self.closed, |next| next.queue.retain(|waiter| waiter.id != id)),
             _ => Vec::new(),
         }
     }
 
     fn cancel(&self, id: Id) -> Vec<Self> {
-        if self.line.iter().any(|waiter| waiter.id == id) {
-            return self.with(|next| next.line.retain(|waiter| waiter.id != id));
+        if self.queue.iter().any(|waiter| waiter.id == id) {
+            return self.with(|next| next.queue.retain(|waiter| waiter.id != id));
         }
         let Some(at) = self.granted.iter().position(|grant| grant.id == id) else { return Vec::new() };
-        let Grant { n, told, .. } = self.granted[at];
+        let Grant { n, notified, .. } = self.granted[at];
         let mut next = self.with(|next| {
             next.granted.remove(at);
             next.give(n);
         });
-        next.extend(self.when(!told, |next| {
+        next.extend(self.when(!notified, |next| {
             next.granted.remove(at);
-            next.late.push(n);
+            next.orphaned.push(n);
         }));
         next
     }
 
-    /// What can come of a call that gets this answer.
+    /// The states that a call with this answer can lead to.
     fn apply(&self, call: Call, answer: Answer, meanwhile: bool) -> Vec<Self> {
         let closed = self.when(self.closed, |_| {});
         match (call, answer) {
@@ -258,7 +258,7 @@ impl State {
             (Call::Poll(id, _) | Call::PollUpTo(id, _) | Call::Wait(id, _), Answer::Closed) if !self.knows(id) => closed,
             (Call::Wait(id, _), Answer::NotNow) | (Call::Cancel(id), Answer::Done) => self.cancel(id),
             (Call::Poll(id, _) | Call::PollUpTo(id, _) | Call::Wait(id, _), Answer::Closed) if self.closed => self.cancel(id),
-            (Call::Poll(id, _) | Call::PollUpTo(id, _) | Call::Wait(id, _) | Call::PollAgain(id), answer) => self.ask(id, answer),
+            (Call::Poll(id, _) | Call::PollUpTo(id, _) | Call::Wait(id, _) | Call::PollAgain(id), answer) => self.poll(id, answer),
             (Call::TryTake(n), Answer::Done) => self.when(self.may_take(n), |next| next.available -= n),
             (Call::TryTake(n), Answer::NotNow) => self.when(self.may_refuse(n, meanwhile), |_| {}),
             (Call::TryTakeUpTo(n), Answer::Count(count)) => {
@@ -319,14 +319,14 @@ impl State {
 
 struct Search<'a> {
     events: &'a [Event],
-    /// For each event: may others have been serving meanwhile?
+    /// For each event: whether other threads may have been serving meanwhile.
     meanwhile: Vec<bool>,
     seen: HashSet<(u128, State)>,
 }
 
 impl Search<'_> {
     /// Whether the events not in `done` can follow in this state.
-    fn go_on(&mut self, done: u128, mut state: State) -> bool {
+    fn search(&mut self, done: u128, mut state: State) -> bool {
         let is_done = |at: &usize| done >> at & 1 == 1;
         let (past, open): (Vec<_>, Vec<_>) = (0..self.events.len()).partition(is_done);
         if open.is_empty() {
@@ -344,14 +344,14 @@ impl Search<'_> {
         if !self.seen.insert((done, state.clone())) {
             return false;
         }
-        if state.serve().is_some_and(|next| self.go_on(done, next)) {
+        if state.serve().is_some_and(|next| self.search(done, next)) {
             return true;
         }
-        for at in 0..state.late.len() {
+        for at in 0..state.orphaned.len() {
             let mut next = state.clone();
-            let n = next.late.remove(at);
+            let n = next.orphaned.remove(at);
             next.give(n);
-            if self.go_on(done, next) {
+            if self.search(done, next) {
                 return true;
             }
         }
@@ -363,12 +363,12 @@ impl Search<'_> {
             }
             if let Call::Poll(id, n) | Call::PollUpTo(id, n) | Call::Wait(id, n) = call {
                 let min = if let Call::PollUpTo(..) = call { 1 } else { n };
-                if state.line_up(id, min, n).is_some_and(|next| self.go_on(done, next)) {
+                if state.enqueue(id, min, n).is_some_and(|next| self.search(done, next)) {
                     return true;
                 }
             }
             for next in state.apply(call, answer, self.meanwhile[at]) {
-                if self.go_on(done | 1 << at, next) {
+                if self.search(done | 1 << at, next) {
                     return true;
                 }
             }
@@ -377,9 +377,9 @@ impl Search<'_> {
     }
 }
 
-/// Looks for an order in which a new bucket could have answered so.
+/// Looks for an order of the calls in which a new bucket could have given these answers.
 pub fn check(fairness: Fairness, max: i64, capacity: i64, events: &[Event]) -> Result<(), String> {
-    assert!(events.len() < 128, "too long a history");
+    assert!(events.len() < 128, "the history is too long");
     let makes_room = events.iter().any(|event| event.call == Call::WaitForRoom);
     let serves = |call| match call {
         Call::Snapshot => false,
@@ -400,20 +400,21 @@ pub fn check(fairness: Fairness, max: i64, capacity: i64, events: &[Event]) -> R
         available: capacity,
         fifo: fairness == Fairness::Fifo,
         closed: false,
-        dismissed: false,
-        line: Vec::new(),
+        waiters_closed: false,
+        queue: Vec::new(),
         granted: Vec::new(),
-        late: Vec::new(),
+        orphaned: Vec::new(),
         waited: false,
     };
-    if (Search { events, meanwhile, seen: HashSet::new() }).go_on(0, state) {
+    if (Search { events, meanwhile, seen: HashSet::new() }).search(0, state) {
         return Ok(());
     }
-    let mut told = format!("no order of these calls explains the answers of a {fairness:?} bucket of {capacity}, at most {max}:");
+    let mut notified =
+        format!("no order of these calls explains the answers of a {fairness:?} bucket of {capacity}, at most {max}:");
     let mut events = events.to_vec();
     events.sort_by_key(|event| event.from);
     for Event { thread, call, answer, from, to } in events {
-        write!(told, "\n  {from:>3} to {to:>3}, thread {thread}: {call:?} -> {answer:?}").unwrap();
+        write!(notified, "\n  {from:>3} to {to:>3}, thread {thread}: {call:?} -> {answer:?}").unwrap();
     }
-    Err(told)
+    Err(notified)
 }

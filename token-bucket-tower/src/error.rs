@@ -6,8 +6,6 @@ pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Error of a call that [load shedding](crate::LimitLayer::load_shed) refused. HTTP servers answer it with `503 Service Unavailable`.
 ///
-/// # Examples
-///
 /// ```
 /// use token_bucket_tower::{LimitLayer, Overloaded};
 /// use tower::{BoxError, ServiceBuilder, ServiceExt};

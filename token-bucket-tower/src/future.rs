@@ -51,7 +51,22 @@ impl<F> ResponseFuture<F> {
 
     /// Takes the token out of the future, to hold it for longer, for instance [until the body ends](crate#until-the-body-ends).
     ///
-    /// `None` if the request was refused, or the token taken before.
+    /// ```
+    /// # use token_bucket_tower::LimitLayer;
+    /// # use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
+    /// # tokio_test::block_on(async {
+    /// let layer = LimitLayer::with_limit(1)?;
+    /// let mut service = layer.layer(service_fn(async |()| Ok::<_, BoxError>(())));
+    /// let mut future = service.ready().await?.call(());
+    /// let token = future.take_token();
+    /// future.await?;
+    /// assert_eq!(layer.bucket().outstanding(), 1); // until `token` is dropped
+    /// # drop(token);
+    /// # Ok::<(), BoxError>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// `None` if the request was refused, or if the token was taken before.
     pub const fn take_token(&mut self) -> Option<OwnedToken> {
         match &mut self.state {
             State::Admitted { token, .. } => token.take(),

@@ -10,19 +10,6 @@ use crate::{LimitLayer, ResponseFuture};
 
 /// Service built by [`LimitLayer`], which admits a request to the inner service only with a token.
 ///
-/// **A service that is ready holds a token**: call it or drop it. See [how a request is admitted](crate#how-a-request-is-admitted).
-///
-/// # Errors
-///
-/// `poll_ready` fails with [`Closed`](token_bucket::Closed) if the bucket is closed and no token was reserved before, and with the error
-/// of the inner service. After an error it holds no token.
-///
-/// # Panics
-///
-/// `call` panics unless the latest `poll_ready` returned `Ready(Ok(()))` and no `call` followed it.
-///
-/// # Examples
-///
 /// ```
 /// use token_bucket_tower::LimitLayer;
 /// use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
@@ -37,6 +24,17 @@ use crate::{LimitLayer, ResponseFuture};
 /// # Ok::<(), BoxError>(())
 /// # }).unwrap();
 /// ```
+///
+/// **A service that is ready holds a token**: call it or drop it. See [how a request is admitted](crate#how-a-request-is-admitted).
+///
+/// # Errors
+///
+/// `poll_ready` fails with [`Closed`](token_bucket::Closed) if the bucket is closed and no token was reserved before, and with the error
+/// of the inner service. After an error it holds no token.
+///
+/// # Panics
+///
+/// `call` panics unless the latest `poll_ready` returned `Ready(Ok(()))` and no `call` followed it.
 #[derive(Debug)]
 pub struct Limit<S> {
     inner: S,

@@ -79,7 +79,7 @@ async fn text<B: Body<Error: std::fmt::Debug>>(body: B) -> String {
     String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap()
 }
 
-/// Waits for what other tasks bring about.
+/// Waits until other tasks have made the condition true.
 async fn eventually(what: &str, condition: impl Fn() -> bool) {
     for _ in 0..5000 {
         if condition() {
@@ -100,7 +100,7 @@ struct Gauge {
 struct Counts {
     in_handler: usize,
     limit: usize,
-    /// What is allowed now. Above the limit after a shrink, then one less for each request that finishes.
+    /// The number of requests allowed now. After a shrink it is above the limit, and falls with each request that finishes.
     allowed: usize,
     peak: usize,
     excess: usize,
@@ -200,7 +200,7 @@ async fn changes_under_load(layer: impl FnOnce(Arc<TokenBucket>) -> LimitLayer, 
 
     let Counts { peak, excess, in_handler, .. } = gauge.change(|counts| *counts);
     assert_eq!(excess, 0, "requests above the limit");
-    assert!(peak > LIMITS[4], "it was not under load: {peak} at a time");
+    assert!(peak > LIMITS[4], "the server was not under load: {peak} at a time");
     assert_eq!((served + refused, in_handler), (CLIENTS * REQUESTS, 0));
     assert_eq!(handled.load(Ordering::Relaxed), served, "a refused request reaches no handler");
     assert!(served > 0 && (refused > 0) == sheds_load, "{served} served, {refused} refused");
@@ -280,11 +280,11 @@ async fn a_dropped_connection_returns_its_token_or_its_place() {
         eventually("a request enters the handler or the queue", stands((i + 1).min(2), (i + 1).saturating_sub(2))).await;
     }
     connections.remove(3); // waits
-    eventually("it has left the queue", stands(2, 3)).await;
+    eventually("the waiter has left the queue", stands(2, 3)).await;
     connections.remove(0); // in the handler
     eventually("the next waiter is in the handler", stands(2, 2)).await;
     connections.clear();
-    eventually("all have gone", stands(0, 0)).await;
+    eventually("all requests have ended", stands(0, 0)).await;
     eventually("all tokens are returned", || bucket.outstanding() == 0).await;
     assert_eq!(gauge.change(|counts| (counts.peak, counts.excess)), (2, 0));
     server.abort();

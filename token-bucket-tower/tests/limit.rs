@@ -34,7 +34,7 @@ fn shedding(bucket: &Arc<TokenBucket>) -> (Mocked, Handle<u32, u32>) {
     (service, handle)
 }
 
-/// The one request that the inner service has got.
+/// Answers the only request that the inner service has received.
 fn answer(handle: &mut Handle<u32, u32>, expected: u32, response: u32) {
     let (request, respond) = assert_ready!(task::spawn(handle.next_request()).poll()).unwrap();
     assert_eq!(request, expected);
@@ -272,7 +272,7 @@ fn a_dropped_waiting_service_loses_only_its_place() {
     drop(first);
     assert_eq!(bucket.waiting(), 2);
     drop(token);
-    // Granted the token, and dropped before it could know.
+    // Granted the token, and dropped before it is polled.
     assert!(second.is_woken() && !third.is_woken());
     drop(second);
     assert!(third.is_woken());
@@ -281,7 +281,7 @@ fn a_dropped_waiting_service_loses_only_its_place() {
     assert_eq!((bucket.outstanding(), bucket.waiting()), (0, 0));
 }
 
-/// Whether `call` panics for want of `poll_ready`.
+/// Whether `call` panics because `poll_ready` was not called.
 fn panics(service: &mut Mocked) -> bool {
     match catch_unwind(AssertUnwindSafe(|| service.call(1))) {
         Ok(_) => false,
@@ -431,7 +431,7 @@ fn a_limit_that_is_too_large_is_refused() {
     }
 }
 
-// The end.
+// Closing.
 
 fn assert_closed(service: &mut Mocked) {
     for _ in 0..2 {
@@ -479,7 +479,7 @@ fn types_are_as_free_as_the_inner_service() {
     check(&service);
     check(&LimitLayer::with_limit(1).unwrap());
     is_send(&service.oneshot(()));
-    // Neither `Send` nor `Unpin` is asked of the inner service.
+    // Neither `Send` nor `Unpin` is required of the inner service.
     let local = std::rc::Rc::new(());
     let mut service = Spawn::new(LimitLayer::with_limit(1).unwrap().layer(service_fn(move |()| {
         let local = std::rc::Rc::clone(&local);

@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use tower::timeout::error::Elapsed;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
-/// Some work, and the most of it that was in progress at a time.
+/// Work, and the largest number of requests that were in progress at a time.
 #[derive(Clone, Default)]
 struct Work {
     in_progress: Arc<AtomicUsize>,
@@ -95,7 +95,7 @@ async fn a_buffer_admits_no_more_than_the_limit() {
 async fn other_limits_hold_as_well() {
     let (work, layer) = (Work::default(), LimitLayer::with_limit(4).unwrap().load_shed());
     let service = ServiceBuilder::new().layer(layer.clone()).concurrency_limit(2).service(work.service());
-    // Those that wait for the inner service hold a token.
+    // Services that wait for the inner service hold a token.
     assert_eq!(call_all(&service, 7).await, (4, 3));
     assert_eq!((work.peak(), layer.bucket().outstanding()), (2, 0));
 }

@@ -4,13 +4,14 @@
 //! cargo run --release -p adaptive
 //! ```
 //!
-//! A backend processes a certain number of requests at a time, and queues the others. The clients are not told this number, and it
-//! changes; once, the backend stops altogether. Two well-known controllers follow it, first in simulated time, in which every run is
-//! the same, then in real time. The bucket makes it simple: a lower limit takes effect at once, and no request is cut off.
+//! A backend processes a certain number of requests at a time, and queues the others. The clients do not know this number, and it
+//! changes; once, the backend stops altogether. Two well-known controllers follow it, first in simulated time, in which every run
+//! is the same, then in real time. The bucket makes it simple: a lower limit takes effect at once, and no request is cut off.
 //!
 //! **The limit overshoots**, and it must: a controller that sees only latency learns that the limit is too high only when requests
-//! queue in the backend. Every request takes the same time here, so the median latency rises when more than half of the requests have to
-//! queue, which is when the limit is about 1.5 times what the backend can process. The controller then lowers the limit, and tries again.
+//! queue in the backend. Every request takes the same time here, so the median latency rises when more than half of the requests
+//! must queue, which is when the limit is about 1.5 times what the backend can process. The controller then lowers the limit, and
+//! tries again.
 
 #![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "moderate numbers")]
 
@@ -66,8 +67,8 @@ fn aimd(limit: f64, sample: Sample) -> f64 {
     }
 }
 
-/// Lowers the limit in proportion to the rise of the latency above its base, and adds room for a small queue, to find out whether more
-/// is possible.
+/// Lowers the limit in proportion to the rise of the latency above its base, and adds room for a small queue, to find out whether
+/// more is possible.
 fn gradient(limit: f64, sample: Sample) -> f64 {
     let gradient = (1.1 * sample.base / sample.latency).clamp(0.5, 1.0);
     let next = limit * gradient + if sample.is_full { limit.sqrt() / 2.0 } else { 0.0 };

@@ -44,10 +44,10 @@ struct Options {
 
 /// The rate per window and the burst of a limiter with which no window sees more than `limit` requests.
 ///
-/// What arrives in a window was granted within it, which are at most the rate and one burst (rounded up), or was in flight when the
-/// window began, which is at most one request for each client.
+/// A request that arrives in a window was granted within it, as at most the rate plus one burst (rounded up) are, or was in flight
+/// when the window began, as at most one for each client is.
 ///
-/// The smaller the burst, the more of the limit is used; the larger, the longer may a client be held up without losing tokens.
+/// The smaller the burst, the more of the limit is used; the larger it is, the longer a client can be delayed without losing tokens.
 fn budget(limit: usize, bursts: usize) -> (usize, usize) {
     let burst = limit / bursts;
     (limit - CLIENTS - burst - 1, burst)

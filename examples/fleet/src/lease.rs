@@ -59,7 +59,7 @@ pub struct Terms {
     pub minimum: usize,
     /// The most processes that ever run at once. This matters only if `minimum` is above 0.
     pub processes: usize,
-    /// How long a lease lasts, and so how long the share of a dead process is out of use. To change it, stop all processes and delete
+    /// How long a lease lasts, and so how long the share of a dead process stays unused. To change it, stop all processes and delete
     /// the key.
     pub lease: Duration,
     /// The longest time from taking a token to returning it. This much before the end of its lease, a process stops taking tokens.
@@ -233,7 +233,7 @@ impl Share {
     /// worthwhile to give the difference back at once.
     pub fn accept(&self, request: &Request, share: usize) -> bool {
         let mut lease = self.lease_now();
-        // The answer may rest on a lease that has ended meanwhile and that others were granted.
+        // The answer may rest on a lease that has ended meanwhile, and whose tokens others were granted.
         let rests_on_lost = request.has_lease && !lease.is_live;
         if rests_on_lost || request.number != self.requests.load(Ordering::Relaxed) {
             return false;

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use redis::{Client, Connection};
 use tempfile::TempDir;
 
-/// Starts the server and kills it when the shell's input ends, which it does even if this program is killed. Its directory
-/// goes as well, unless a line tells the shell to keep it.
+/// Starts the server and kills it when the shell's input ends, which it does even if this program is killed. It also removes the
+/// server's directory, unless a line of input tells it not to.
 const GUARD: &str = r#"
     dir=$1; shift
     trap '' HUP INT TERM

@@ -1,4 +1,4 @@
-//! What is done to the processes, and what must hold meanwhile.
+//! What happens to the processes, and what must hold meanwhile.
 
 use std::collections::BTreeMap;
 use std::env;

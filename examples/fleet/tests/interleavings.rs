@@ -23,7 +23,7 @@ enum Step {
     /// A member takes as many tokens as it can, up to a number.
     Take(usize, usize),
     Return(usize, usize),
-    /// A request is sent; the one before is on its way still, but its answer will not be waited for.
+    /// A request is sent. The previous one may still be on its way, but the member no longer waits for its answer.
     Send(usize),
     /// The latest request of a member reaches Redis, and the answer is on its way.
     Deliver(usize),
@@ -39,7 +39,7 @@ enum Step {
     Lose,
     /// Redis saves its data.
     Save,
-    /// Redis is another one, with the data that was saved.
+    /// Redis is replaced by another server, with the saved data.
     FailOver,
     Sleep(u64),
 }
@@ -75,7 +75,7 @@ impl Process {
         Self { share, held: Vec::new(), request: None, answer: None }
     }
 
-    /// What it may hold without asking, after the end of what its lease no longer covers.
+    /// What it may hold without asking Redis. If its lease has ended, the work beyond the minimum is ended first.
     fn may_hold(&mut self) -> usize {
         if self.share.is_overdue() {
             self.held.truncate(TERMS.minimum);
@@ -98,7 +98,7 @@ impl World {
         redis.del::<_, ()>(KEY).unwrap();
         let mut world = Self { redis, processes: Vec::new(), late: Vec::new(), saved: None };
         world.processes.resize_with(MEMBERS, Process::new);
-        // No member has a lease from before, so the grace period is not needed.
+        // No member has an older lease, so the grace period is not needed.
         world.step(Step::Renew(0));
         world.redis.hset::<_, _, _, ()>(KEY, "@grace", 0).unwrap();
         world

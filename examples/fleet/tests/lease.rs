@@ -10,7 +10,7 @@ use fleet::server::Server;
 use redis::{Commands as _, Connection};
 
 const KEY: &str = "fleet";
-/// Long enough for what has to happen before a lease ends, on a busy machine as well.
+/// Long enough for everything that must happen before a lease ends, even on a busy machine.
 const LEASE: Duration = Duration::from_secs(1);
 const TERMS: Terms = Terms { limit: 12, minimum: 0, processes: 0, lease: LEASE, work: Duration::ZERO };
 /// For tests in which no lease ends.
@@ -20,7 +20,7 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// A server on which members with these terms have been before, and a connection.
+/// A server that has had members with these terms before, and a connection.
 fn start(terms: Terms) -> (Server, Connection) {
     let server = Server::start().unwrap();
     let mut connection = server.connect().unwrap();
@@ -31,7 +31,7 @@ fn start(terms: Terms) -> (Server, Connection) {
     (server, connection)
 }
 
-/// A request as of a member that keeps and demands so much.
+/// The request of a member that keeps and demands that many tokens.
 fn request(template: &Share, keep: usize, demand: usize) -> Request {
     let mut request = template.request();
     (request.keep, request.demand) = (keep, demand);
@@ -57,7 +57,7 @@ fn a_dead_member_is_replaced_when_its_lease_expires() {
     let mut keep = request(&alive, 0, 12).send(&mut redis, KEY).unwrap();
     assert_eq!(keep, 0, "all tokens are leased");
     while keep < 12 {
-        assert!(begin.elapsed() < ms(10_000), "it never got them");
+        assert!(begin.elapsed() < ms(10_000), "the tokens were never granted");
         sleep(ms(5));
         keep = request(&alive, keep, 12).send(&mut redis, KEY).unwrap();
     }
@@ -148,7 +148,7 @@ fn grants_nothing_for_a_lease_time(redis: &mut Connection, lost: Instant) {
     assert_eq!(request(&one, 3, 12).send(redis, KEY).unwrap(), 3, "but what it has given up is lost");
     assert_eq!(leases(redis).len(), 1, "no lease from before is left");
     while request(&new, 0, 12).send(redis, KEY).unwrap() == 0 {
-        assert!(lost.elapsed() < ms(10_000), "it never ended");
+        assert!(lost.elapsed() < ms(10_000), "the grace period never ended");
         sleep(ms(5));
     }
     assert!(lost.elapsed() >= LEASE, "the grace period was cut short");
@@ -200,7 +200,7 @@ fn a_member_without_redis_returns_to_the_minimum_in_time() {
     let held: Vec<_> = (0..3).map(|_| share.take().unwrap()).collect();
     let mut latest = share.request();
     while share.snapshot().capacity > 2 {
-        assert!(begin.elapsed() < ms(10_000), "it kept its share");
+        assert!(begin.elapsed() < ms(10_000), "the member kept its share");
         latest = share.request();
         sleep(ms(1));
     }
@@ -235,7 +235,7 @@ fn a_lease_is_counted_from_before_the_request_was_sent() {
 fn only_the_answer_to_the_latest_request_counts() {
     let share = member(LONG);
     let (old, new) = (share.request(), share.request());
-    // Redis has been told by the new one that nothing is kept.
+    // The new request has told Redis that no token is kept.
     share.accept(&old, 12);
     assert_eq!(share.snapshot().capacity, 0);
     share.accept(&new, 12);
@@ -255,7 +255,7 @@ fn a_token_taken_just_before_the_lease_ended_is_not_used_after_it() {
         let waiter = scope.spawn(|| share.take().is_ok());
         sleep(LEASE / 2);
         if begin.elapsed() < LEASE * 3 / 4 {
-            assert_eq!(share.request().demand, 13, "a waiter is demand");
+            assert_eq!(share.request().demand, 13, "a waiter counts as demand");
         }
         sleep(LEASE / 2);
         drop(held);
@@ -289,7 +289,7 @@ fn members_come_and_leave() {
     let token = share.take().unwrap();
     let leaving = std::thread::spawn(move || one.leave());
     sleep(ms(300));
-    assert!(!leaving.is_finished(), "it has left while a token is held");
+    assert!(!leaving.is_finished(), "the member left while a token was held");
     assert!(share.try_take().is_err(), "a member that leaves takes a token");
     assert_eq!(leases(&mut redis).len(), 2);
     drop(token);

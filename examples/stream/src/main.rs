@@ -99,7 +99,7 @@ fn main() -> Result<ExitCode> {
                 progress.print(format_args!("client limit {of_client}, server limit {of_server}"));
             }
         }
-        // The load goes on while the server shuts down.
+        // The load continues while the server shuts down.
         drop(stop);
         let served = serving.await?;
         let Counts { answered, refused, cut_off } = requests.await;

@@ -205,7 +205,7 @@ pub struct Line {
 }
 
 impl Line {
-    /// A number that was measured now and then.
+    /// A number that was measured at intervals.
     pub fn measured(kind: Kind, name: &'static str, points: impl IntoIterator<Item = (Duration, f64)>) -> Self {
         let points = points.into_iter().map(|(at, y)| (at.as_secs_f64(), y)).collect();
         Self { kind, name, points, changes: Vec::new() }

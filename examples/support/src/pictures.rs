@@ -21,7 +21,7 @@ pub mod palette {
     pub const REFUSED: RGBColor = RGBColor(204, 121, 167);
     /// Latency.
     pub const LATENCY: RGBColor = RGBColor(0, 158, 115);
-    /// What a backend could do, which the limit has to find out.
+    /// What a backend could do, which the limit must find out.
     pub const BACKEND: RGBColor = RGBColor(0, 0, 0);
     /// Text and axes.
     pub const INK: RGBColor = RGBColor(40, 40, 40);

@@ -1,4 +1,4 @@
-//! The limiter in simulated time: exactness, and who is woken.
+//! The limiter in simulated time: exactness, and which waiters are woken.
 
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -11,9 +11,9 @@ use alloc::sync::Arc;
 use alloc::task::Wake;
 
 const SECOND: Duration = Duration::from_secs(1);
-/// A token in token nanoseconds per second: rates are per second here.
+/// One token, in units of token × nanosecond / second: rates are per second here.
 const TOKEN: i128 = 1_000_000_000;
-/// Later than the limiter's own clock, which is read where a request is dropped, will ever be.
+/// Later than the limiter's own clock, which the drop of a request reads, ever gets.
 const START: Duration = Duration::from_secs(1 << 20);
 
 #[derive(Default)]
@@ -39,7 +39,7 @@ struct Client<'a> {
 #[derive(Clone, Copy)]
 struct Grant {
     tokens: usize,
-    /// What the rate has yielded until then, in token nanoseconds.
+    /// What the rate has yielded until then, in the unit of [`TOKEN`].
     yielded: i128,
     burst: usize,
 }
@@ -82,7 +82,7 @@ impl<'a> World<'a> {
         self.grants.len() - 1
     }
 
-    /// Notes which waiters have been granted tokens by the latest call: the first in the queue, and any that were deferred.
+    /// Records the waiters that the latest call granted tokens: the first in the queue, and any that were deferred.
     fn note(&mut self) {
         for at in 0..self.clients.len() {
             let Client { place, grant: None, .. } = &self.clients[at] else { continue };
@@ -107,7 +107,7 @@ impl<'a> World<'a> {
         self.poll(self.clients.len() - 1);
     }
 
-    /// Polls a client, which goes if it has its tokens. True then.
+    /// Polls a client, and removes it if its request is done. Returns whether it is.
     fn poll(&mut self, at: usize) -> bool {
         let client = &mut self.clients[at];
         client.seen = client.wakes.0.load(Ordering::Relaxed);
@@ -157,7 +157,7 @@ impl<'a> World<'a> {
         self.clients.iter().filter_map(|client| client.alarm).min()
     }
 
-    /// In any span of time: no more than the rate yields, rounded up, and the burst at its end.
+    /// In any span of time, no more is granted than the rate yields, rounded up, plus the burst at its end.
     fn check_exactness(&self) {
         let (mut sum, mut least) = (0, i128::MAX);
         for grant in self.grants.iter().flatten() {
@@ -170,7 +170,7 @@ impl<'a> World<'a> {
     }
 }
 
-/// With a queue that is never empty and sleeps that end in time, whoever is cancelled: not one token too few or too many.
+/// With a queue that is never empty and sleeps that end in time, not one token is lost or added, whichever waiters are cancelled.
 #[test]
 fn an_hour_is_exact_to_the_token_under_cancellation() {
     for (rate, burst, seed) in [(7, 5, 1), (1, 1, 2), (100, 10, 3), (3, 40, 4)] {
@@ -185,7 +185,7 @@ fn an_hour_is_exact_to_the_token_under_cancellation() {
             let alarm = world.alarm().expect("the head sleeps");
             assert!(alarm > world.now);
             if random.below(4) == 0 {
-                // The leader goes before its time, or any other.
+                // The leader or another waiter is cancelled before the tokens are due.
                 world.pass(world.now + alarm.saturating_sub(world.now) / 3);
                 let leader = world.clients.iter().position(|client| client.alarm.is_some()).unwrap();
                 world.cancel(if random.below(3) > 0 { leader } else { random.below(5) });
@@ -196,7 +196,7 @@ fn an_hour_is_exact_to_the_token_under_cancellation() {
                 assert!(world.poll(leader), "its tokens are due");
             }
             while let Some(woken) = world.woken() {
-                // Some are granted their tokens, and go without them.
+                // Some are granted their tokens, and are cancelled.
                 if random.below(8) == 0 { world.cancel(woken) } else { _ = world.poll(woken) }
             }
             let due = usize::try_from(world.yielded / TOKEN).unwrap();
@@ -208,7 +208,7 @@ fn an_hour_is_exact_to_the_token_under_cancellation() {
     }
 }
 
-/// Whatever happens in whatever order, and however late waiters are: never too many.
+/// Never too many tokens are granted, whatever happens in whatever order, and however late waiters are polled.
 #[test]
 fn no_more_than_the_rate_and_one_burst_are_granted_in_any_span() {
     for seed in 1..200 {
@@ -224,7 +224,7 @@ fn no_more_than_the_rate_and_one_burst_are_granted_in_any_span() {
                 0..20 if !world.clients.is_empty() => _ = world.poll(any),
                 20..26 if !world.clients.is_empty() => world.cancel(any),
                 26 if seed % 2 == 0 => {
-                    // What was due was granted at the old burst.
+                    // First grants what is due at the old burst.
                     world.try_take(0);
                     limiter.with(world.now, |schedule, _| schedule.set_burst(random.below(12)));
                 }
@@ -240,7 +240,7 @@ fn no_more_than_the_rate_and_one_burst_are_granted_in_any_span() {
     }
 }
 
-/// A grant that is cancelled late has come back by time already, and must not come back twice.
+/// If a grant is cancelled late, its tokens have come back by time already, and must not come back twice.
 #[test]
 fn a_cancelled_grant_does_not_come_back_twice() {
     let limiter = RateLimiter::new(5, SECOND, 10).unwrap();
@@ -258,7 +258,7 @@ fn a_cancelled_grant_does_not_come_back_twice() {
     assert_eq!(limiter.available(), 0);
 }
 
-/// One that is cancelled in time does come back, also to the waiters behind.
+/// If a grant is cancelled in time, its tokens come back, and go to the next waiter.
 #[test]
 fn a_cancelled_grant_goes_to_the_next_waiter() {
     let limiter = RateLimiter::new(5, SECOND, 10).unwrap();
@@ -277,7 +277,7 @@ fn a_cancelled_grant_goes_to_the_next_waiter() {
     assert_eq!(limiter.available(), 0);
 }
 
-/// What has been delivered does not count as undelivered: that would let a cancelled grant go lost.
+/// A delivered grant does not count as undelivered; otherwise, a cancelled grant could be lost.
 #[test]
 fn a_delivered_grant_is_no_reason_to_lose_a_cancelled_one() {
     let limiter = RateLimiter::new(5, SECOND, 10).unwrap();
@@ -296,7 +296,7 @@ fn a_delivered_grant_is_no_reason_to_lose_a_cancelled_one() {
     assert_eq!(limiter.available(), 1 + 5);
 }
 
-/// A leader that is late loses nothing below the burst, and wakes everyone who is due, each once.
+/// A late leader loses no token below the burst, and wakes each waiter whose tokens are due, once.
 #[test]
 fn a_late_leader_loses_nothing() {
     let limiter = RateLimiter::new(10, SECOND, 5).unwrap();
@@ -309,7 +309,7 @@ fn a_late_leader_loses_nothing() {
     world.pass(START + SECOND * 43 / 100);
     assert!(world.poll(0));
     let wakes: Vec<_> = world.clients.iter().map(|client| client.wakes.0.load(Ordering::Relaxed)).collect();
-    // Three have their tokens, and the next one is to sleep.
+    // Three have their tokens, and the fourth is woken to sleep.
     assert_eq!(wakes, [1, 1, 1, 1, 0]);
     for _ in 0..3 {
         assert!(world.poll(0));
@@ -385,7 +385,7 @@ fn retry_after_counts_the_waiters_ahead() {
     world.cancel(0);
     world.try_take(1);
     assert_eq!(wait(&world, 1), Some(SECOND / 20));
-    // One that has been granted its tokens is no longer ahead.
+    // A waiter that has been granted its tokens is no longer ahead.
     world.arrive(1);
     world.pass(START + SECOND / 10);
     assert_eq!(wait(&world, 1), Some(SECOND / 10));
@@ -407,7 +407,7 @@ fn a_change_of_the_rate_wakes_the_leader_to_sleep_anew() {
         world.poll(0);
         assert_eq!((world.woken(), world.alarm()), (None, alarm));
     }
-    // One that is refused changes nothing.
+    // A refused change wakes no waiter.
     limiter.with(START, |schedule, _| schedule.set_rate(START, 1, Duration::MAX)).unwrap_err();
     assert_eq!(world.woken(), None);
 }
