@@ -4,7 +4,8 @@
 //!
 //! The wait queue lies in a slot. **Taking it out of the slot is owning it**: one swap to own it, one to leave it. A thread whose
 //! change of the word concerns waiters makes the change as the owner, and serves the queue before it leaves. If the queue is owned by another
-//! thread, it sets RECHECK in the same step as its change, and that owner serves for it. Hence no thread waits for an owner, and there is no lock.
+//! thread, and still is after a few tries, it sets RECHECK in the same step as its change, and that owner serves for it. Hence no thread waits
+//! for an owner that was suspended, and there is no lock.
 //!
 //! A waiter that cannot reach the queue after a few tries listens on an event, the *inbox*, and sets RECHECK then. The owner moves the inbox
 //! into the queue each time it finds RECHECK.
@@ -27,6 +28,8 @@
 //!   the newcomer's own step (BYPASSED). So a starving head is bypassed [`STARVING_AFTER`] times at most.
 //! * **C7** *An owner comes to an end.* After [`MAX_ROUNDS`] rounds that other threads caused, it puts the queue back for a while, and goes on only if none of
 //!   them has taken over.
+//! * **C8** *An answer is seen.* A waiter that was woken and sleeps again changes its phase, leaves its ticket, **and then** changes the word. If that
+//!   shows tokens, it asks for service. Else tokens come by a later change, and the owner that serves for that change finds the ticket.
 //!
 //! [`STARVING_AFTER`]: crate::queue::STARVING_AFTER
 
@@ -52,7 +55,7 @@ mod wait;
 /// How often an owner serves at the request of other threads before it offers them the queue.
 const MAX_ROUNDS: u32 = loom_or(2, 8);
 
-/// How often a thread tries to own the queue once more if it is owned: without yielding, and with.
+/// How often a thread that finds the queue owned tries again: so often that it only spins, or also yields the processor.
 const TRIES: u32 = loom_or(0, 6);
 const TRIES_TO_ENQUEUE: u32 = loom_or(0, 11);
 
@@ -71,7 +74,7 @@ pub(crate) struct Combiner {
     takers: Count,
     dead_takers: Count,
     dead_others: Count,
-    /// The taker that was woken last and sleeps again.
+    /// The ticket of a taker that was woken and sleeps again (**C8**).
     answer: Answer,
     /// How many other woken waiters have answered while the queue was owned.
     unseen_answers: Count,
@@ -139,7 +142,7 @@ impl Combiner {
 
     /// Owns the queue, if need be after a few tries: another thread owns it for a moment only, unless it was suspended.
     ///
-    /// RECHECK costs more, for it shuts newcomers out until that thread has looked.
+    /// RECHECK would cost more: it shuts newcomers out until the owner has served once more.
     #[inline]
     fn own(&self) -> Option<Queue> {
         self.try_own().or_else(|| self.own_within(TRIES))

@@ -14,12 +14,42 @@ use crate::report::{Ratio, Row};
 use crate::rivals::Order;
 use crate::runner::Group;
 
-/// A panel: its group, the peer, and its title.
-const PANELS: [(Group, &str, &str); 3] = [
-    (Group::Uncontended, "tokio", "Uncontended: there are enough tokens"),
-    (Group::Waiting, "tokio", "Waiting: hand-over, resize, cancel, close"),
-    (Group::Contended, "tokio", "Contended: tasks or threads compete for few tokens"),
+/// Situations that are compared with one peer.
+pub(crate) struct Panel {
+    what: What,
+    peer: &'static str,
+    title: &'static str,
+}
+
+enum What {
+    All(Group),
+    These(&'static [&'static str]),
+}
+
+const fn panel(what: What, title: &'static str) -> Panel {
+    Panel { what, peer: "tokio", title }
+}
+
+pub(crate) const ALL: &[Panel] = &[
+    panel(What::All(Group::Uncontended), "Uncontended: there are enough tokens"),
+    panel(What::All(Group::Waiting), "Waiting: hand-over, resize, cancel, close"),
+    panel(What::All(Group::Contended), "Contended: tasks or threads compete for few tokens"),
 ];
+pub(crate) const SUMMARY: &[Panel] = &[panel(
+    What::These(&[
+        "uncontended try_take",
+        "uncontended take.await, Result kept",
+        "2 threads, uncontended",
+        "hand-over, 1 waiting",
+        "hand-over, 1000 waiting",
+        "grow by 1000 under 1000 tasks",
+        "cancel one pending take",
+        "saturated, tokio, 1 thread",
+        "saturated, tokio, 2 workers",
+        "8 blocked threads, 2 tokens, 1 µs",
+    ]),
+    "Ten situations",
+)];
 const MOST_ROWS: usize = 12;
 
 // In pixels.
@@ -49,8 +79,8 @@ const SHADE: RGBColor = RGBColor(245, 245, 245);
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Result<T = ()> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-pub(crate) fn draw(path: &Path, rows: &[Row<'_>]) -> Result {
-    let panels: Vec<_> = PANELS.iter().map(|panel| (panel, situations(rows, panel))).filter(|panel| !panel.1.is_empty()).collect();
+pub(crate) fn draw(path: &Path, panels: &[Panel], rows: &[Row<'_>]) -> Result {
+    let panels: Vec<_> = panels.iter().map(|panel| (panel, panel.situations(rows))).filter(|panel| !panel.1.is_empty()).collect();
     let mut height = HEAD;
     for (_, situations) in &panels {
         height += TITLE + ROW * i32::try_from(situations.len())? + AXIS;
@@ -60,16 +90,18 @@ pub(crate) fn draw(path: &Path, rows: &[Row<'_>]) -> Result {
     area.fill(&WHITE)?;
     draw_head(&area)?;
     let mut top = HEAD;
-    for ((group, peer, title), situations) in panels {
+    for (Panel { peer, title, .. }, situations) in panels {
         if situations.len() > MOST_ROWS {
-            return Err(format!("the panel {group:?} has {} rows, and {MOST_ROWS} are allowed", situations.len()).into());
+            return Err(format!("the panel {title:?} has {} rows, and {MOST_ROWS} are allowed", situations.len()).into());
         }
         let bottom = top + TITLE + ROW * i32::try_from(situations.len())?;
         draw_frame(&area, title, peer, &situations, (top, bottom))?;
-        for row in rows.iter().filter(|row| row.group == *group) {
-            let Some(ratio) = row.to(peer) else { continue };
-            let place = situations.iter().position(|situation| *situation == row.situation).expect("present");
-            draw_bucket(&area, row.order, ratio, top + TITLE + ROW * i32::try_from(place)?)?;
+        for (place, situation) in (0..).zip(&situations) {
+            for row in rows.iter().filter(|row| row.situation == *situation) {
+                if let Some(ratio) = row.to(peer) {
+                    draw_bucket(&area, row.order, ratio, top + TITLE + ROW * place)?;
+                }
+            }
         }
         top = bottom + AXIS;
     }
@@ -77,12 +109,21 @@ pub(crate) fn draw(path: &Path, rows: &[Row<'_>]) -> Result {
     Ok(())
 }
 
-/// The situations of a panel in which its peer was measured.
-fn situations<'a>(rows: &[Row<'a>], (group, peer, _): &(Group, &str, &str)) -> Vec<&'a str> {
-    let rows = rows.iter().filter(|row| row.group == *group && row.to(peer).is_some());
-    let mut situations: Vec<_> = rows.map(|row| row.situation).collect();
-    situations.dedup();
-    situations
+impl Panel {
+    /// The situations in which the peer was measured.
+    fn situations<'a>(&self, rows: &[Row<'a>]) -> Vec<&'a str> {
+        let measured = || rows.iter().filter(|row| row.to(self.peer).is_some());
+        let mut situations: Vec<_> = match self.what {
+            What::All(group) => measured().filter(|row| row.group == group).map(|row| row.situation).collect(),
+            What::These(situations) => situations
+                .iter()
+                .filter_map(|situation| measured().find(|row| row.situation == *situation))
+                .map(|row| row.situation)
+                .collect(),
+        };
+        situations.dedup();
+        situations
+    }
 }
 
 fn draw_head(area: &Area<'_>) -> Result {

@@ -91,7 +91,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Prints the table, and writes it and the picture: to `benches` after a complete run, or else to the directory of criterion's results.
+/// Prints the table, and writes it and the pictures: to `benches` after a complete run, or else to the directory of criterion's results.
 pub(crate) fn write(runner: &Runner) -> io::Result<()> {
     let rows: Vec<_> = Row::all(&runner.outcomes).collect();
     if rows.is_empty() {
@@ -112,9 +112,10 @@ pub(crate) fn write(runner: &Runner) -> io::Result<()> {
     }
     println!("\n{text}");
     fs::write(directory.join("ratios.md"), &text)?;
-    let plot = directory.join("ratios.svg");
-    plot::draw(&plot, &rows).map_err(io::Error::other)?;
-    println!("Wrote ratios.md and ratios.svg to {}", directory.display());
+    for (name, panels) in [("ratios.svg", plot::ALL), ("summary.svg", plot::SUMMARY)] {
+        plot::draw(&directory.join(name), panels, &rows).map_err(io::Error::other)?;
+    }
+    println!("Wrote ratios.md, ratios.svg and summary.svg to {}", directory.display());
     Ok(())
 }
 

@@ -169,16 +169,15 @@ impl Combiner {
         }
     }
 
-    /// A waiter that was woken has lost, and sleeps. As a rule, that leaves nothing to do, and the next owner learns of it.
+    /// A waiter that was woken has found its tokens taken, and sleeps again. Mostly that leaves nothing to do but to let the next owner know (**C8**).
     fn sleep_again(&self, waiter: &Waiter, wakes: &mut WakeList) {
         let is_told = waiter.kind == Kind::Take && self.answer.put(waiter.ticket.get());
-        // See `needs_service_without`: an owner that takes the answer for none has looked at the word before this.
         if !is_told || self.state.change(|state| (state, state.needs_service(self.max))) {
             self.request_service(waiter, wakes);
         }
     }
 
-    /// Whether the queue must be looked at because a waiter has left that slept.
+    /// Whether the queue must be served or compacted because a sleeping waiter has left.
     fn needs_service_without(&self, waiter: &Waiter) -> bool {
         // A change even if it leaves an equal word: an owner that looked at the phase before has looked at the word before, so this sees
         // what that owner served.

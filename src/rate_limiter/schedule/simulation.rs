@@ -6,7 +6,7 @@ use std::prelude::v1::*;
 
 use super::*;
 use crate::RateLimiter;
-use crate::rate_limiter::Place;
+use crate::rate_limiter::wait::Place;
 use alloc::sync::Arc;
 use alloc::task::Wake;
 
@@ -102,7 +102,7 @@ impl<'a> World<'a> {
     }
 
     fn arrive(&mut self, need: usize) {
-        let place = Place { limiter: self.limiter, request: Request::new(need) };
+        let place = Place::new(self.limiter, need);
         self.clients.push(Client { place, wakes: Arc::default(), seen: 0, polls: 0, alarm: None, grant: None });
         self.poll(self.clients.len() - 1);
     }

@@ -1,0 +1,289 @@
+//! How a request waits: as a future, with the sleep of any runtime, or by blocking a thread.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::task::Wake;
+use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
+use core::time::Duration;
+use std::time::Instant;
+
+use futures_core::future::FusedFuture;
+
+use super::RateLimiter;
+use super::schedule::{Request, Stage, Turn};
+use crate::sync::Slot;
+use crate::sync::thread::{self, Thread};
+use crate::{LimitError, WaitError};
+
+/// The longest sleep of a leader: runtimes differ in the durations that they can represent.
+const MAX_SLEEP: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A request and its limiter. Dropping it cancels the request.
+pub(super) struct Place<'a> {
+    limiter: &'a RateLimiter,
+    pub(super) request: Request,
+}
+
+impl<'a> Place<'a> {
+    pub(super) fn new(limiter: &'a RateLimiter, n: usize) -> Self {
+        Self { limiter, request: Request::new(n) }
+    }
+
+    pub(super) fn poll(&mut self, now: Duration, waker: &Waker) -> Turn {
+        // Cloned before the lock is taken. If it is not used, it is dropped afterwards.
+        let mut waker = Some(waker.clone());
+        self.limiter.with_tick(now, |schedule, outbox| schedule.poll(&mut self.request, &mut waker, outbox))
+    }
+}
+
+impl Drop for Place<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Stage::Waiting(_) = self.request.stage {
+            let limiter = self.limiter;
+            limiter.with(limiter.now(), |schedule, outbox| schedule.cancel(&mut self.request, outbox));
+        }
+    }
+}
+
+/// A future that waits for tokens, returned by [`RateLimiter::take`].
+///
+/// ```
+/// # use std::time::Duration;
+/// # use token_bucket::RateLimiter;
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+/// let limiter = RateLimiter::new(100, Duration::from_secs(1), 5)?;
+/// let request = limiter.take(2, tokio::time::sleep);
+/// assert_eq!(limiter.available(), 5); // nothing is taken before the first poll
+/// request.await?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// It takes its place in the queue when it is first polled.
+///
+/// # Panics
+///
+/// If it is polled again after it was ready.
+///
+/// # Cancel safety
+///
+/// See [`RateLimiter::take`].
+#[must_use = "futures do nothing unless polled or awaited"]
+pub struct RateTake<'a, S, F> {
+    place: Place<'a>,
+    sleep: S,
+    timer: Option<Timer<F>>,
+}
+
+/// A sleep, and the time at which it ends.
+struct Timer<F> {
+    alarm: Duration,
+    sleep: Pin<Box<F>>,
+}
+
+impl<'a, S, F> RateTake<'a, S, F> {
+    pub(super) fn new(limiter: &'a RateLimiter, n: usize, sleep: S) -> Self {
+        Self { place: Place::new(limiter, n), sleep, timer: None }
+    }
+}
+
+/// Neither is pinned: a sleep is pinned in its box.
+impl<S, F> Unpin for RateTake<'_, S, F> {}
+
+impl<S, F> Future for RateTake<'_, S, F>
+where
+    S: Fn(Duration) -> F,
+    F: Future,
+{
+    type Output = Result<(), LimitError>;
+
+    #[inline]
+    #[track_caller]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let limiter = this.place.limiter;
+        match this.place.request.stage {
+            Stage::New if limiter.take_now(this.place.request.need) => {
+                this.place.request.stage = Stage::Done;
+                Poll::Ready(Ok(()))
+            }
+            Stage::New | Stage::Waiting(_) => this.poll_waiting(cx),
+            Stage::Done => panic!("`RateTake` polled after it completed"),
+        }
+    }
+}
+
+impl<S, F> RateTake<'_, S, F>
+where
+    S: Fn(Duration) -> F,
+    F: Future,
+{
+    #[cold]
+    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LimitError>> {
+        // A sleep that ended early is followed by another one. If that one ends at once, too, other tasks get a turn first.
+        for _ in 0..2 {
+            let alarm = match self.place.poll(self.place.limiter.now(), cx.waker()) {
+                Turn::Pending(Some(alarm)) => alarm,
+                Turn::Pending(None) => {
+                    self.timer = None;
+                    return Poll::Pending;
+                }
+                Turn::Done(result) => {
+                    self.timer = None;
+                    return Poll::Ready(result);
+                }
+            };
+            if self.set_timer(alarm).as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.timer = None;
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Returns the sleep until `alarm`, which may have begun already.
+    fn set_timer(&mut self, alarm: Duration) -> &mut Pin<Box<F>> {
+        let timer = self.timer.take().filter(|timer| timer.alarm == alarm);
+        let timer = timer.unwrap_or_else(|| {
+            let wait = alarm.saturating_sub(self.place.limiter.now()).min(MAX_SLEEP);
+            Timer { alarm, sleep: Box::pin((self.sleep)(wait)) }
+        });
+        &mut self.timer.insert(timer).sleep
+    }
+}
+
+impl<S, F> FusedFuture for RateTake<'_, S, F>
+where
+    S: Fn(Duration) -> F,
+    F: Future,
+{
+    fn is_terminated(&self) -> bool {
+        matches!(self.place.request.stage, Stage::Done)
+    }
+}
+
+impl<S, F> fmt::Debug for RateTake<'_, S, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Request { need, stage } = &self.place.request;
+        let stage = match stage {
+            Stage::New => "new",
+            Stage::Waiting(_) => "waiting",
+            Stage::Done => "done",
+        };
+        f.debug_struct("RateTake").field("count", need).field("stage", &format_args!("{stage}")).finish_non_exhaustive()
+    }
+}
+
+impl RateLimiter {
+    /// Takes `n` tokens, and blocks this thread until they are granted.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::RateLimiter;
+    /// let limiter = RateLimiter::new(100, Duration::from_secs(1), 5)?;
+    /// for _ in 0..7 {
+    ///     limiter.wait(1)?; // 5 at once, then one every 10 ms
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// **Do not call this from an async task**: it would block the executor.
+    ///
+    /// # Errors
+    ///
+    /// As for [`take`](Self::take).
+    pub fn wait(&self, n: usize) -> Result<(), LimitError> {
+        match self.block(n, None) {
+            Some(result) => result,
+            None => unreachable!("without a deadline there is no timeout"),
+        }
+    }
+
+    /// Takes `n` tokens, and blocks this thread until they are granted, but no longer than `timeout`. A timeout too large to
+    /// represent is treated as infinite.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::{RateLimiter, WaitError};
+    /// let limiter = RateLimiter::new(1, Duration::from_secs(60), 1)?;
+    /// limiter.wait(1)?;
+    /// let result = limiter.wait_timeout(1, Duration::from_millis(1));
+    /// assert!(matches!(result, Err(WaitError::TimedOut)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError::TimedOut`], and the errors of [`take`](Self::take) as [`WaitError::Failed`].
+    pub fn wait_timeout(&self, n: usize, timeout: Duration) -> Result<(), WaitError<LimitError>> {
+        self.wait_until(n, Instant::now().checked_add(timeout))
+    }
+
+    /// Takes `n` tokens, and blocks this thread until they are granted, but only until `deadline`. If tokens are available the call
+    /// succeeds even when the deadline has already passed.
+    ///
+    /// ```
+    /// # use std::time::{Duration, Instant};
+    /// # use token_bucket::RateLimiter;
+    /// let limiter = RateLimiter::new(1, Duration::from_secs(60), 1)?;
+    /// let deadline = Instant::now() + Duration::from_millis(1);
+    /// assert!(limiter.wait_deadline(1, deadline).is_ok());
+    /// assert!(limiter.wait_deadline(1, deadline).is_err()); // the same deadline for both
+    /// # Ok::<(), token_bucket::RateError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError::TimedOut`], and the errors of [`take`](Self::take) as [`WaitError::Failed`].
+    pub fn wait_deadline(&self, n: usize, deadline: Instant) -> Result<(), WaitError<LimitError>> {
+        self.wait_until(n, Some(deadline))
+    }
+
+    fn wait_until(&self, n: usize, deadline: Option<Instant>) -> Result<(), WaitError<LimitError>> {
+        match self.block(n, deadline) {
+            Some(result) => result.map_err(WaitError::Failed),
+            None => Err(WaitError::TimedOut),
+        }
+    }
+
+    /// Blocks this thread until `n` tokens are granted; `None` if the deadline passes first.
+    fn block(&self, n: usize, deadline: Option<Instant>) -> Option<Result<(), LimitError>> {
+        if self.take_now(n) {
+            return Some(Ok(()));
+        }
+        let unpark = Arc::new(Unpark { thread: thread::current(), woken: Slot::new(None) });
+        let waker = Waker::from(Arc::clone(&unpark));
+        let mut place = Place::new(self, n);
+        loop {
+            let alarm = match place.poll(self.now(), &waker) {
+                Turn::Pending(alarm) => alarm.and_then(|due| self.origin.checked_add(due)),
+                Turn::Done(result) => return Some(result),
+            };
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return None;
+            }
+            if unpark.woken.take().is_none() {
+                thread::park([alarm, deadline].into_iter().flatten().min());
+            }
+        }
+    }
+}
+
+struct Unpark {
+    thread: Thread,
+    /// Set before the thread is unparked, because another waker that this thread runs may park and so use up the unpark.
+    woken: Slot<()>,
+}
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.woken.swap(Some(()));
+        self.thread.unpark();
+    }
+}
