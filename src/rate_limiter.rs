@@ -101,9 +101,9 @@ pub use wait::RateTake;
 ///
 /// # Panics
 ///
-/// No argument causes a panic. If a [`Waker`](core::task::Waker) panics in a call that wakes it, the other waiters are still woken, and the panic
-/// continues in that call; tokens that the call had taken come back by time. The limiter stays usable. Wakers and `sleep` functions
-/// run without a lock held, and may call the limiter.
+/// No argument causes a panic. If a [`Waker`](core::task::Waker) panics in a call that wakes it, the other waiters are still woken,
+/// and the panic continues in that call; tokens that the call had taken come back by time. The limiter stays usable. Wakers and
+/// `sleep` functions run without a lock held, and may call the limiter.
 pub struct RateLimiter {
     origin: Instant,
     schedule: Mutex<Schedule>,
@@ -186,8 +186,8 @@ impl RateLimiter {
     ///
     /// # Errors
     ///
-    /// The future is ready with [`LimitError::ExceedsBurst`](crate::LimitError::ExceedsBurst) at once if `n` is above the burst, unless that is 0, and with
-    /// [`LimitError::Closed`](crate::LimitError::Closed) as soon as the limiter is closed.
+    /// The future is ready with [`LimitError::ExceedsBurst`](crate::LimitError::ExceedsBurst) at once if `n` is above the burst,
+    /// unless that is 0, and with [`LimitError::Closed`](crate::LimitError::Closed) as soon as the limiter is closed.
     ///
     /// # Cancel safety
     ///
