@@ -210,10 +210,11 @@ impl Share {
         let _ = self.bucket.set_capacity(capacity);
     }
 
-    /// The next renewal. Send it, then [`accept`](Self::accept) the answer; a request without an answer is safe to forget.
+    /// The next renewal. Send it, then [`accept`](Self::accept) the answer; a request without an answer is safe to forget, and an
+    /// answer that arrives too late is ignored.
     pub fn request(&self) -> Request {
         let sent = Instant::now();
-        let has_lease = self.lease_now().is_live;
+        drop(self.lease_now());
         // Only `accept` raises the capacity, so no more than this is held before the answer.
         let now = self.bucket.snapshot();
         let leased = |tokens: usize| tokens.saturating_sub(self.terms.minimum);
@@ -225,7 +226,6 @@ impl Share {
             pool: self.pool,
             lease: self.terms.lease,
             sent,
-            has_lease,
         }
     }
 
@@ -233,9 +233,10 @@ impl Share {
     /// worthwhile to give the difference back at once.
     pub fn accept(&self, request: &Request, share: usize) -> bool {
         let mut lease = self.lease_now();
-        // The answer may rest on a lease that has ended meanwhile, and whose tokens others were granted.
-        let rests_on_lost = request.has_lease && !lease.is_live;
-        if rests_on_lost || request.number != self.requests.load(Ordering::Relaxed) {
+        // The lease of the tokens to keep may have ended before Redis saw the request. Others may have been granted them since, and
+        // Redis may have forgotten that.
+        let may_be_others = request.keep > 0 && lease.ends <= Instant::now();
+        if may_be_others || request.number != self.requests.load(Ordering::Relaxed) {
             return false;
         }
         let before = self.bucket.capacity();
@@ -262,7 +263,6 @@ pub struct Request {
     /// How long a lease lasts.
     pub lease: Duration,
     sent: Instant,
-    has_lease: bool,
 }
 
 impl Request {

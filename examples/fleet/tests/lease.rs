@@ -198,25 +198,45 @@ fn a_member_without_redis_returns_to_the_minimum_in_time() {
         assert_eq!(share.snapshot().capacity, 8);
     }
     let held: Vec<_> = (0..3).map(|_| share.take().unwrap()).collect();
-    let mut latest = share.request();
     while share.snapshot().capacity > 2 {
         assert!(begin.elapsed() < ms(10_000), "the member kept its share");
-        latest = share.request();
         sleep(ms(1));
     }
     assert!(begin.elapsed() + terms.work >= LEASE);
-    // The answer to a request that was sent before rests on a lease that others may have been granted by now.
-    // (Unless the lease ended just before it was sent.)
-    if latest.keep == 6 {
-        share.accept(&latest, 6);
-        assert_eq!(share.snapshot().capacity, 2);
-    }
     sleep(LEASE);
     assert!(share.is_overdue(), "more than the minimum is held after the end of the lease");
     assert_eq!(share.request().keep, 1, "what is held beyond the minimum is reported");
     drop(held);
     assert!(!share.is_overdue());
     assert_eq!(share.request().keep, 0);
+}
+
+/// A request says which tokens a member keeps. That holds for as long as their lease does: then others may be granted them, and Redis
+/// may forget that they were.
+#[test]
+fn an_answer_after_the_lease_of_the_tokens_to_keep_is_refused() {
+    // A quarter of the lease before its end, the member stops taking tokens.
+    for (sent_after, late) in [(LEASE / 2, LEASE * 3 / 5), (LEASE * 5 / 6, LEASE * 4 / 15)] {
+        let (_server, mut redis) = start(TERMS);
+        let share = Share::new(Terms { work: LEASE / 4, ..TERMS }).unwrap();
+        let first = share.request();
+        share.accept(&first, first.send(&mut redis, KEY).unwrap());
+        let held: Vec<_> = (0..3).map(|_| share.try_take().unwrap()).collect();
+        sleep(sent_after);
+        let request = share.request();
+        assert!(request.keep >= 3);
+        sleep(late);
+        drop(held);
+        redis.del::<_, ()>(KEY).unwrap();
+        let granted = request.send(&mut redis, KEY).unwrap();
+        assert_eq!(granted, request.keep, "Redis does not know better");
+        share.accept(&request, granted);
+        assert_eq!(share.snapshot().capacity, 0, "sent after {sent_after:?}");
+        let next = share.request();
+        assert_eq!(next.keep, 0);
+        share.accept(&next, 5);
+        assert_eq!(share.snapshot().capacity, 5, "a request that keeps nothing rests on no lease");
+    }
 }
 
 #[test]
