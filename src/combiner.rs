@@ -174,10 +174,7 @@ impl Combiner {
     fn request_service(&self, waiter: &Waiter, wakes: &mut WakeList) {
         match self.own() {
             Some(mut queue) => {
-                queue.unclaim(waiter.kind, waiter.ticket.get());
-                if self.has_many_dead(queue.takers() + queue.others()) {
-                    queue.compact();
-                }
+                self.unclaim(&mut queue, waiter);
                 self.serve(queue, self.state.load_exact(), wakes);
             }
             None => self.recheck_answer(wakes),
@@ -297,9 +294,7 @@ impl Combiner {
         if self.unseen_answers.take() > 0 {
             queue.rescan();
         }
-        if self.has_many_dead(queue.takers() + queue.others()) {
-            queue.compact();
-        }
+        self.compact(queue);
         // Not the word from before: a watcher that has come since must not be told of a state that had passed by then.
         self.state.load_exact()
     }
@@ -391,6 +386,19 @@ impl Combiner {
             return Ok(());
         }
         self.state.update(|state| Ok((state.settle(seen, summary)?, ())))
+    }
+
+    /// A woken waiter has answered, or a waiter has left.
+    fn unclaim(&self, queue: &mut Queue, waiter: &Waiter) {
+        queue.unclaim(waiter.kind, waiter.ticket.get());
+        self.compact(queue);
+    }
+
+    /// Throws dead entries out if that pays.
+    fn compact(&self, queue: &mut Queue) {
+        if self.has_many_dead(queue.takers() + queue.others()) {
+            queue.compact();
+        }
     }
 
     /// Whether it pays to throw dead entries out.

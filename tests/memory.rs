@@ -12,7 +12,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::hint::black_box;
 use std::sync::Arc;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,7 @@ both! {
     a_deferred_wait_leaves_nothing,
     cancelled_waits_do_not_pile_up,
     a_cancelled_crowd_leaves_nothing,
+    waits_that_are_served_do_not_pile_up,
     a_watch_allocates_once,
     a_wait_that_is_polled_often_allocates_once,
     a_release_that_waits_allocates_once,
@@ -394,6 +395,29 @@ fn cancelled_waits_do_not_pile_up(fairness: Fairness) {
             let (now, ()) = used(|| give_up(times));
             assert!(now.bytes.abs() <= FEW, "{now:?}");
         }
+    }
+}
+
+/// Behind a waiter that was woken and does not run, in a Barging bucket.
+fn waits_that_are_served_do_not_pile_up(fairness: Fairness) {
+    let bucket = worn(fairness, 3);
+    let mut held = bucket.try_take_many(3).ok();
+    let mut stuck = bucket.take();
+    assert!(poll_with(&mut stuck, Waker::noop()).is_pending());
+    drop(held.as_mut().unwrap().split(1));
+    let mut serve = |times: usize| {
+        for _ in 0..times {
+            let mut next = bucket.take_many(2);
+            assert!(poll_with(&mut next, Waker::noop()).is_pending());
+            drop(held.take());
+            let Poll::Ready(tokens) = poll_with(&mut next, Waker::noop()) else { panic!("it was not served") };
+            held = tokens.ok();
+        }
+    };
+    serve(100);
+    for times in [2_000, 30_000] {
+        let (now, ()) = used(|| serve(times));
+        assert!(now.bytes.abs() <= FEW, "{now:?}");
     }
 }
 

@@ -127,7 +127,7 @@ impl Combiner {
             Some(mut queue) => {
                 if waiter.kind != Kind::Take || !queue.remove_head_if(|head| Arc::ptr_eq(head, waiter)) {
                     self.count_dead(waiter.kind);
-                    queue.unclaim(waiter.kind, waiter.ticket.get());
+                    self.unclaim(&mut queue, waiter);
                 }
                 let seen = self.state.load_exact();
                 self.serve_taker(waiter.kind, queue, seen, wakes);
