@@ -17,7 +17,7 @@
 //! * **C2** *The flags tell of every waiter.* When the owner leaves, HAS_WAITERS, HAS_RELEASERS and HAS_DEFERRED are set if there are such
 //!   entries in the queue, NO_BARGING if the head is due. Only the owner clears them, in a step that [`State::settle`] refuses if RECHECK is
 //!   set or tokens, room or capacity have come since it looked. So no change that concerns a waiter can mistake itself for one that does not:
-//!   1. the owner looks, and no token is there; 2. a plain return adds one; 3. the owner sets HAS_WAITERS, and leaves: this does not happen, as step 3 is refused.
+//!   1. the owner looks, and no token is available; 2. a plain return adds one; 3. the owner sets HAS_WAITERS, and leaves: this does not happen, as step 3 is refused.
 //! * **C3** *RECHECK is never overlooked.* Whoever finds the queue owned sets RECHECK **and then tries once more** to own it; an owner puts
 //!   the queue back **and then looks** for RECHECK. Both put-back and try are read-modify-writes of the slot. If the try comes first, the
 //!   put-back acquires what came before it, so the owner finds RECHECK. Else the try succeeds.
@@ -140,16 +140,21 @@ impl Combiner {
         self.queue.take().or_else(|| self.create())
     }
 
-    /// Owns the queue, if need be after a few tries: another thread owns it for a moment only, unless it was suspended.
+    /// Owns the queue, if necessary after a few more tries: another thread owns it for a moment only, unless it was suspended.
     ///
     /// RECHECK would cost more: it shuts newcomers out until the owner has served once more.
     #[inline]
     fn own(&self) -> Option<Queue> {
-        self.try_own().or_else(|| self.own_within(TRIES))
+        self.own_within(TRIES)
+    }
+
+    #[inline]
+    fn own_within(&self, more_tries: u32) -> Option<Queue> {
+        self.try_own().or_else(|| self.keep_trying(more_tries))
     }
 
     #[cold]
-    fn own_within(&self, tries: u32) -> Option<Queue> {
+    fn keep_trying(&self, tries: u32) -> Option<Queue> {
         let backoff = Backoff::new();
         (0..tries).find_map(|_| {
             backoff.snooze();

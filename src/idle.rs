@@ -8,9 +8,9 @@ use core::task::{Context, Poll, ready};
 use futures_core::future::FusedFuture;
 
 use crate::TokenBucket;
+use crate::stage::Stage;
 use crate::state::{Kind, State};
 use crate::sync::coop;
-use crate::take::Stage;
 use crate::waiter::WakeList;
 
 /// A future that waits for a state of a bucket, returned by [`TokenBucket::idle`] and [`TokenBucket::settled`].
@@ -40,7 +40,7 @@ use crate::waiter::WakeList;
 ///
 /// # Panics
 ///
-/// If it is polled again after it was ready.
+/// If it is polled again after it has completed.
 ///
 /// # Cancel safety
 ///

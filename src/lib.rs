@@ -106,6 +106,7 @@ mod queue;
 mod rate_limiter;
 mod refill;
 mod release;
+mod stage;
 mod state;
 mod sync;
 mod take;

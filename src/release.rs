@@ -7,9 +7,9 @@ use core::task::{Context, Poll, ready};
 
 use futures_core::future::FusedFuture;
 
+use crate::stage::Stage;
 use crate::state::Kind;
 use crate::sync::coop;
-use crate::take::Stage;
 use crate::waiter::WakeList;
 use crate::{ReleaseError, TokenBucket, TryReleaseError};
 
@@ -41,7 +41,7 @@ use crate::{ReleaseError, TokenBucket, TryReleaseError};
 ///
 /// # Panics
 ///
-/// If it is polled again after it was ready.
+/// If it is polled again after it has completed.
 ///
 /// # Cancel safety
 ///

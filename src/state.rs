@@ -12,7 +12,7 @@
 //!       signed
 //! ```
 //!
-//! `available` is the most significant field and signed, so one comparison with the word tells whether `n` tokens are there, and one
+//! `available` is the most significant field and signed, so one comparison with the word tells whether `n` tokens are available, and one
 //! addition to it changes their number.
 //!
 //! | flag          | meaning                                                            | set by                     | cleared by |

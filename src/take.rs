@@ -3,17 +3,17 @@
 use alloc::sync::Arc;
 use core::fmt;
 use core::future::Future;
-use core::mem;
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
 
 use futures_core::future::FusedFuture;
 
 use crate::combiner::{Combiner, ReturnOnUnwind};
+use crate::stage::Stage;
 use crate::state::{Kind, MAX_CAPACITY, Refused, State};
 use crate::sync::coop;
 use crate::token::{Handle, TokenGuard};
-use crate::waiter::{Registration, Waiter, WakeList};
+use crate::waiter::{Waiter, WakeList};
 use crate::{TakeError, TokenBucket};
 
 /// A future that waits for tokens, returned by [`TokenBucket::take`] and the other methods that wait.
@@ -47,12 +47,12 @@ use crate::{TakeError, TokenBucket};
 ///
 /// # Panics
 ///
-/// When it is polled again after it was ready.
+/// If it is polled again after it has completed.
 ///
 /// # Cancel safety
 ///
 /// Dropping it gives up its place in the queue and nothing else, at any moment: tokens that it has just been
-/// granted go to the next waiter, which is woken if need be.
+/// granted go to the next waiter, which is woken if necessary.
 #[must_use = "futures do nothing unless polled, awaited or waited for"]
 pub struct TakeFuture<H: Handle> {
     /// Moves into the guard.
@@ -99,15 +99,6 @@ pub(crate) struct Request {
     up_to: u32,
 }
 
-/// How far a waiting future has come.
-pub(crate) enum Stage {
-    /// Not polled yet.
-    Fresh,
-    /// In the queue.
-    Queued(Registration),
-    Done,
-}
-
 impl Request {
     #[inline]
     pub(crate) const fn exactly(count: usize) -> Self {
@@ -143,52 +134,6 @@ impl Request {
 const fn clamp(count: usize, limit: u32) -> u32 {
     #[allow(clippy::cast_possible_truncation, reason = "the smaller one fits")]
     if count < limit as usize { count as u32 } else { limit }
-}
-
-impl Stage {
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            Self::Fresh => "new",
-            Self::Queued(_) => "waiting",
-            Self::Done => "done",
-        }
-    }
-
-    /// Leaves the queue, if the future is in it.
-    #[cold]
-    pub(crate) fn cancel(&mut self, bucket: &TokenBucket) {
-        if let Self::Queued(registration) = mem::replace(self, Self::Done) {
-            bucket.combiner().cancel(registration);
-        }
-    }
-
-    /// The waiter has been served. What is left of it is cleared away.
-    pub(crate) fn finish(&mut self, next: Self) {
-        if let Self::Queued(mut registration) = mem::replace(self, next) {
-            registration.discard_listener();
-        }
-    }
-
-    /// Joins the queue if need be, and polls the waiter in it.
-    #[inline]
-    pub(crate) fn poll_queued(
-        &mut self,
-        bucket: &TokenBucket,
-        cx: &mut Context<'_>,
-        wakes: &mut WakeList,
-        (kind, min, up_to): (Kind, u32, u32),
-    ) -> Poll<Result<u32, Refused>> {
-        let combiner = bucket.combiner();
-        let mut registered = false;
-        if let Self::Fresh = self {
-            *self = Self::Queued(combiner.enqueue(Waiter::new(kind, min, up_to, cx.waker()), wakes));
-            registered = true;
-        }
-        match self {
-            Self::Queued(Registration { waiter, .. }) => combiner.poll(waiter, cx.waker(), registered, wakes),
-            Self::Fresh | Self::Done => unreachable!("it is queued"),
-        }
-    }
 }
 
 impl<H: Handle> TakeFuture<H> {
@@ -356,7 +301,7 @@ mod blocking {
     use crate::{TakeError, WaitError, block};
 
     impl<H: Handle> TakeFuture<H> {
-        /// Blocks this thread until the tokens are there.
+        /// Blocks this thread until the tokens are granted.
         ///
         /// ```
         /// # use token_bucket::TokenBucket;
@@ -387,7 +332,7 @@ mod blocking {
             }
         }
 
-        /// Blocks this thread until the tokens are there, but no longer than `timeout`. A timeout too large to represent is treated as
+        /// Blocks this thread until the tokens are granted, but no longer than `timeout`. A timeout too large to represent is treated as
         /// infinite.
         ///
         /// ```
@@ -412,7 +357,7 @@ mod blocking {
             self.wait_until(|| Instant::now().checked_add(timeout))
         }
 
-        /// Blocks this thread until the tokens are there, but no longer than until `deadline`.
+        /// Blocks this thread until the tokens are granted, but no longer than until `deadline`.
         ///
         /// ```
         /// # use std::time::{Duration, Instant};

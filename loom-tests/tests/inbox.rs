@@ -13,7 +13,7 @@ fn arrival_against_an_owner_that_leaves() {
             let bucket = bucket(2, 2);
             let one = bucket.try_take_owned().unwrap();
             let first = queued(bucket.take_many_owned(2));
-            // A token is there, so the arrival is to be served when the first has left.
+            // A token is available, so the arrival is to be served when the first has left.
             race(&bucket, |_| drop(first), |bucket| drop(bucket.take().wait().unwrap()));
             drop(one);
             at_rest(&bucket, 0, 0);
@@ -48,7 +48,7 @@ fn hand_off_leaves_the_order() {
     check(Some(3), || {
         let bucket = fifo(3, 2);
         let one = bucket.try_take_owned().unwrap();
-        // Deferred, as one token is there.
+        // Deferred, as one token is available.
         let mut first = queued(bucket.take_many_owned(3));
         let two = bucket.try_take_owned().unwrap();
         let mut second = queued(bucket.take_owned());

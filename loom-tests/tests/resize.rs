@@ -171,7 +171,7 @@ fn growth_against_shrink() {
 fn release_beyond_the_capacity_against_a_newcomer() {
     check(Some(3), || {
         let bucket = fifo(5, 1);
-        // Deferred, as one token is there.
+        // Deferred, as one token is available.
         let mut first = queued(bucket.take_many_owned(2));
         bucket.try_take().unwrap().forget();
         let mut second = queued(bucket.take_owned());

@@ -24,7 +24,7 @@ impl Combiner {
         }
     }
 
-    /// Takes what is there, from `min` to `up_to`.
+    /// Takes what is available, from `min` to `up_to`.
     #[cold]
     pub(crate) fn try_take_up_to(&self, min: u32, up_to: u32) -> Result<u32, Refused> {
         let mut wakes = WakeList::new();
@@ -48,7 +48,8 @@ impl Combiner {
     pub(crate) fn give_and_serve(&self, n: usize) -> Given {
         let mut wakes = WakeList::new();
         let give = |state: State| Ok::<_, Infallible>(state.give(n, self.max));
-        let Ok(given) = match if self.state.load().is_awaited() { self.own() } else { None } {
+        let owned = if self.state.load().is_awaited() { self.own() } else { None };
+        let Ok(given) = match owned {
             Some(mut queue) => match self.hand_off(&mut queue, n) {
                 Some((seen, waker)) => {
                     self.finish(queue, seen, &mut wakes);

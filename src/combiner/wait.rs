@@ -12,7 +12,7 @@ impl Combiner {
     /// Queues a new waiter. The wakers are for when its registration is safe.
     #[cold]
     pub(crate) fn enqueue(&self, waiter: Arc<Waiter>, wakes: &mut WakeList) -> Registration {
-        match self.try_own().or_else(|| self.own_within(TRIES_TO_ENQUEUE)) {
+        match self.own_within(TRIES_TO_ENQUEUE) {
             Some(mut queue) => {
                 let mut seen = self.state.load_exact();
                 let rechecks = seen.needs_recheck();
@@ -153,7 +153,8 @@ impl Combiner {
             Phase::Waiting if !is_known => {}
             Phase::Woken | Phase::Waiting => {
                 self.count_dead(waiter.kind);
-                if phase == Phase::Woken || self.needs_service_without(&waiter) {
+                let is_taker = waiter.kind == Kind::Take;
+                if phase == Phase::Woken || self.needs_service() || !is_taker || self.has_many_dead(self.takers.get()) {
                     self.request_service(&waiter, &mut WakeList::new());
                 }
             }
@@ -172,16 +173,15 @@ impl Combiner {
     /// A waiter that was woken has found its tokens taken, and sleeps again. Mostly that leaves nothing to do but to let the next owner know (**C8**).
     fn sleep_again(&self, waiter: &Waiter, wakes: &mut WakeList) {
         let is_told = waiter.kind == Kind::Take && self.answer.put(waiter.ticket.get());
-        if !is_told || self.state.change(|state| (state, state.needs_service(self.max))) {
+        if !is_told || self.needs_service() {
             self.request_service(waiter, wakes);
         }
     }
 
-    /// Whether the queue must be served or compacted because a sleeping waiter has left.
-    fn needs_service_without(&self, waiter: &Waiter) -> bool {
+    /// Whether an owner may have something to do now that a waiter has changed its phase.
+    fn needs_service(&self) -> bool {
         // A change even if it leaves an equal word: an owner that looked at the phase before has looked at the word before, so this sees
         // what that owner served.
-        let needed = self.state.change(|state| (state, state.needs_service(self.max)));
-        needed || waiter.kind != Kind::Take || self.has_many_dead(self.takers.get())
+        self.state.change(|state| (state, state.needs_service(self.max)))
     }
 }

@@ -68,7 +68,7 @@ impl Drop for Place<'_> {
 ///
 /// # Panics
 ///
-/// If it is polled again after it was ready.
+/// If it is polled again after it has completed.
 ///
 /// # Cancel safety
 ///

@@ -358,6 +358,13 @@ table! {
         "-1/0" => "false",
     }
 
+    is_awaited: |state: State| state.is_awaited() => {
+        "0/8 HAS_WAITERS" => "true",
+        "1/8 HAS_WAITERS" => "true",
+        "-1/8 HAS_WAITERS" => "false",
+        "0/8 HAS_DEFERRED" => "false",
+    }
+
     allows_service: |state: State| state.allows_service() => {
         "1/8" => "true",
         "0/8 HAS_WAITERS" => "false",

@@ -269,7 +269,7 @@ impl Model {
             self.count_loss(available, others)?;
         }
         (self.available, self.capacity) = (available, capacity);
-        // Otherwise no token is there, or none has come.
+        // Otherwise no token is available, or none has come.
         Ok(if (gained || resized) && available > 0 { self.serve() } else { Vec::new() })
     }
 
@@ -280,7 +280,7 @@ impl Model {
         if self.bypassed == Some(false) || self.queue.iter().all(|waiter| waiter.deferred) {
             return Ok(());
         }
-        // Where no token is there, the queue was or is looked at for the sake of others only.
+        // Where no token is available, the queue was or is looked at for the sake of others only.
         if self.bypassed.is_none() || is_doubtful || (available <= 0 && others) {
             return Err(Cut);
         }

@@ -1,0 +1,62 @@
+//! How far a future has come: what the futures for tokens, for room, and for an idle or settled bucket share.
+
+use core::mem;
+use core::task::{Context, Poll};
+
+use crate::TokenBucket;
+use crate::state::{Kind, Refused};
+use crate::waiter::{Registration, Waiter, WakeList};
+
+pub(crate) enum Stage {
+    /// Not polled yet.
+    Fresh,
+    /// In the queue.
+    Queued(Registration),
+    Done,
+}
+
+impl Stage {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Fresh => "new",
+            Self::Queued(_) => "waiting",
+            Self::Done => "done",
+        }
+    }
+
+    /// Leaves the queue, if the future is in it.
+    #[cold]
+    pub(crate) fn cancel(&mut self, bucket: &TokenBucket) {
+        if let Self::Queued(registration) = mem::replace(self, Self::Done) {
+            bucket.combiner().cancel(registration);
+        }
+    }
+
+    /// The waiter has been served. What is left of it is cleared away.
+    pub(crate) fn finish(&mut self, next: Self) {
+        if let Self::Queued(mut registration) = mem::replace(self, next) {
+            registration.discard_listener();
+        }
+    }
+
+    /// Joins the queue if necessary, and polls the waiter in it.
+    #[inline]
+    pub(crate) fn poll_queued(
+        &mut self,
+        bucket: &TokenBucket,
+        cx: &mut Context<'_>,
+        wakes: &mut WakeList,
+        (kind, min, up_to): (Kind, u32, u32),
+    ) -> Poll<Result<u32, Refused>> {
+        let combiner = bucket.combiner();
+        let mut registered = false;
+        if let Self::Fresh = self {
+            *self = Self::Queued(combiner.enqueue(Waiter::new(kind, min, up_to, cx.waker()), wakes));
+            registered = true;
+        }
+        match self {
+            Self::Queued(Registration { waiter, .. }) => combiner.poll(waiter, cx.waker(), registered, wakes),
+            Self::Fresh | Self::Done => unreachable!("it is queued"),
+        }
+    }
+}
