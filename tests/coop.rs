@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use token_bucket::{TokenBucket, TokenGuard};
+use token_bucket::{RateLimiter, TokenBucket, TokenGuard};
 use tokio::task;
 use tokio::time::timeout;
 
@@ -38,13 +38,41 @@ async fn all_futures_that_are_ready_spend_the_budget() {
     assert!(timeout(LIMIT, futures).await.is_err());
 }
 
+#[tokio::test]
+async fn a_task_that_takes_from_a_rate_limiter_in_a_loop_yields() {
+    let limiter = RateLimiter::new(usize::MAX, Duration::from_secs(1), usize::MAX).unwrap();
+    for n in [0, 1] {
+        let takes = async {
+            loop {
+                limiter.take(n, tokio::time::sleep).await.unwrap();
+            }
+        };
+        assert!(timeout(LIMIT, takes).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_refused_take_from_a_rate_limiter_spends_the_budget() {
+    let limiter = RateLimiter::new(1, Duration::from_secs(1), 1).unwrap();
+    let takes = async {
+        loop {
+            limiter.take(2, tokio::time::sleep).await.unwrap_err();
+        }
+    };
+    assert!(timeout(LIMIT, takes).await.is_err());
+}
+
 /// A pending future gives its unit of the budget back, so polling it does not use the budget up.
 #[tokio::test]
 async fn a_pending_future_spends_nothing() {
     let bucket = TokenBucket::with_capacity(0);
     let mut take = bucket.take();
+    let limiter = RateLimiter::new(0, LIMIT, 1).unwrap();
+    limiter.try_take(1).unwrap();
+    let mut rate_take = limiter.take(1, tokio::time::sleep);
     for _ in 0..10_000 {
         assert!(futures::poll!(&mut take).is_pending());
+        assert!(futures::poll!(&mut rate_take).is_pending());
     }
     assert!(task::coop::has_budget_remaining());
 }

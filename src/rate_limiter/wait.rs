@@ -6,7 +6,7 @@ use alloc::task::Wake;
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
-use core::task::{Context, Poll, Waker};
+use core::task::{Context, Poll, Waker, ready};
 use core::time::Duration;
 use std::time::Instant;
 
@@ -14,8 +14,8 @@ use futures_core::future::FusedFuture;
 
 use super::RateLimiter;
 use super::schedule::{Request, Stage, Turn};
-use crate::sync::Slot;
 use crate::sync::thread::{self, Thread};
+use crate::sync::{Slot, coop};
 use crate::{LimitError, WaitError};
 
 /// The longest sleep of a leader: runtimes differ in the durations that they can represent.
@@ -107,14 +107,19 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let limiter = this.place.limiter;
-        match this.place.request.stage {
+        let budget = ready!(coop::poll_proceed(cx));
+        let polled = match this.place.request.stage {
             Stage::New if limiter.take_now(this.place.request.need) => {
                 this.place.request.stage = Stage::Done;
                 Poll::Ready(Ok(()))
             }
             Stage::New | Stage::Waiting(_) => this.poll_waiting(cx),
             Stage::Done => panic!("`RateTake` polled after it completed"),
+        };
+        if polled.is_ready() {
+            budget.spend();
         }
+        polled
     }
 }
 

@@ -47,9 +47,18 @@ enum Reservation {
     #[default]
     None,
     Queued(TakeOwned),
-    Token(OwnedToken),
+    Token {
+        token: OwnedToken,
+        inner_is_ready: bool,
+    },
     /// Load shedding found no token, and the next call fails.
     Refused,
+}
+
+impl Reservation {
+    const fn token(token: OwnedToken) -> Self {
+        Self::Token { token, inner_is_ready: false }
+    }
 }
 
 impl<S> Limit<S> {
@@ -81,7 +90,7 @@ where
         loop {
             self.reservation = match &mut self.reservation {
                 Reservation::None | Reservation::Refused if self.layer.sheds_load => match self.layer.bucket.try_take_owned() {
-                    Ok(token) => Reservation::Token(token),
+                    Ok(token) => Reservation::token(token),
                     Err(TryTakeError::Closed(closed)) => return self.fail(closed),
                     Err(_) => {
                         self.reservation = Reservation::Refused;
@@ -90,14 +99,21 @@ where
                 },
                 Reservation::None | Reservation::Refused => Reservation::Queued(self.layer.bucket.take_owned()),
                 Reservation::Queued(take) => match ready!(Pin::new(take).poll(cx)) {
-                    Ok(token) => Reservation::Token(token),
+                    Ok(token) => Reservation::token(token),
                     Err(TakeError::Closed(closed)) => return self.fail(closed),
                     Err(error) => return self.fail(error),
                 },
-                Reservation::Token(_) => match ready!(self.inner.poll_ready(cx)) {
-                    Ok(()) => return Poll::Ready(Ok(())),
-                    Err(error) => return self.fail(error),
-                },
+                Reservation::Token { inner_is_ready, .. } => {
+                    // It may have been ready before, and not be any more.
+                    *inner_is_ready = false;
+                    match ready!(self.inner.poll_ready(cx)) {
+                        Ok(()) => {
+                            *inner_is_ready = true;
+                            return Poll::Ready(Ok(()));
+                        }
+                        Err(error) => return self.fail(error),
+                    }
+                }
             }
         }
     }
@@ -105,9 +121,9 @@ where
     #[track_caller]
     fn call(&mut self, request: R) -> Self::Future {
         match mem::take(&mut self.reservation) {
-            Reservation::Token(token) => ResponseFuture::admitted(self.inner.call(request), token),
+            Reservation::Token { token, inner_is_ready: true } => ResponseFuture::admitted(self.inner.call(request), token),
             Reservation::Refused => ResponseFuture::refused(),
-            Reservation::None | Reservation::Queued(_) => panic!("`poll_ready` must return `Ready(Ok(()))` before `call`"),
+            _ => panic!("`poll_ready` must return `Ready(Ok(()))` before `call`"),
         }
     }
 }

@@ -4,12 +4,13 @@ use std::future::{Future, Ready};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use token_bucket_tower::token_bucket::{CapacityError, Closed, TokenBucket};
 use token_bucket_tower::{Limit, LimitLayer, Overloaded, ResponseFuture};
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok, task};
-use tower::{BoxError, Layer, ServiceExt, service_fn};
+use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 use tower_test::mock::{self, Handle, Mock, Spawn};
 
 type Mocked = Spawn<Limit<Mock<u32, u32>>>;
@@ -282,7 +283,7 @@ fn a_dropped_waiting_service_loses_only_its_place() {
 }
 
 /// Whether `call` panics because `poll_ready` was not called.
-fn panics(service: &mut Mocked) -> bool {
+fn panics<S: Service<u32, Error: Into<BoxError>>>(service: &mut Spawn<Limit<S>>) -> bool {
     match catch_unwind(AssertUnwindSafe(|| service.call(1))) {
         Ok(_) => false,
         Err(panic) => panic.downcast::<&str>().unwrap().contains("must return `Ready(Ok(()))` before `call`"),
@@ -322,6 +323,44 @@ fn the_inner_service_must_be_ready_as_well() {
         assert!(service.is_woken());
         assert_ready_ok!(service.poll_ready());
         assert_eq!(bucket.outstanding(), 1);
+    }
+}
+
+/// Is ready while the flag is set, and can be called at any time.
+struct Switched(Arc<AtomicBool>);
+
+impl Service<u32> for Switched {
+    type Response = u32;
+    type Error = BoxError;
+    type Future = Ready<Result<u32, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        if self.0.load(Ordering::SeqCst) { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    fn call(&mut self, n: u32) -> Self::Future {
+        std::future::ready(Ok(n))
+    }
+}
+
+/// A token alone is not enough, even if the inner service was ready earlier.
+#[test]
+fn call_panics_while_the_inner_service_is_not_ready() {
+    let bucket = bucket(1);
+    let waiting = LimitLayer::new(Arc::clone(&bucket));
+    for layer in [waiting.clone(), waiting.load_shed()] {
+        for was_ready in [false, true] {
+            let is_ready = Arc::new(AtomicBool::new(was_ready));
+            let mut service = Spawn::new(layer.layer(Switched(Arc::clone(&is_ready))));
+            assert_eq!(service.poll_ready::<u32>().is_ready(), was_ready);
+            is_ready.store(false, Ordering::SeqCst);
+            assert_pending!(service.poll_ready::<u32>());
+            assert!(panics(&mut service));
+            assert_eq!(bucket.outstanding(), 0);
+            is_ready.store(true, Ordering::SeqCst);
+            assert_ready_ok!(service.poll_ready::<u32>());
+            drop(service.call(1));
+        }
     }
 }
 
