@@ -176,8 +176,8 @@ struct Model {
     queue: Vec<Waiter>,
     /// Waiters that have been given this many tokens and do not know it yet.
     granted: Vec<(Name, i64)>,
-    /// In a Barging bucket: whether a newcomer took tokens ahead of the queue since the last return. `None` if it did so when
-    /// no waiter was queued, but one had left just before.
+    /// In a Barging bucket: whether a newcomer took tokens ahead of the queue since the last return. `None` if that cannot be told:
+    /// no waiter was queued, but one had left just before, or the only one has left since.
     bypassed: Option<bool>,
     /// Whether the queue may hold an entry, or the word a flag, of a waiter that has left.
     left: bool,
@@ -849,6 +849,9 @@ impl<'a> Run<'a> {
             if was_woken || self.model.available > 0 {
                 let told = self.model.serve();
                 self.told.extend(told);
+            } else if self.others && self.model.bypassed == Some(true) && self.model.head().is_none() {
+                // The queue may have been looked at for the sake of others: then that take passed no waiter that is still there.
+                self.model.bypassed = None;
             }
         }
         Ok(())
