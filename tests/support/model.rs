@@ -585,10 +585,16 @@ impl<'a> Run<'a> {
     }
 
     /// A newcomer takes up to `up_to`, and tells how many.
-    fn take(&mut self, up_to: i64) -> i64 {
+    ///
+    /// # Errors
+    ///
+    /// If a queued request could only be served with surplus tokens that are gone now. Those behind it are served when the queue is looked at next,
+    /// which may be at once, for the sake of others.
+    fn take(&mut self, up_to: i64) -> Result<i64, Cut> {
         let count = up_to.min(self.model.available.max(0));
         self.model.take(count);
-        count
+        let is_stuck = |waiter: &Waiter| !waiter.deferred && !self.model.is_satisfiable(waiter.min);
+        if self.others && self.model.available > 0 && self.model.queue.iter().any(is_stuck) { Err(Cut) } else { Ok(count) }
     }
 
     fn remove_guard(&mut self, at: usize) -> Option<(Name, Guard<'a>)> {
@@ -658,7 +664,7 @@ impl<'a> Run<'a> {
                 same("result", self.expected_take(int(n)), told(&result, try_take_error))?;
                 if let Ok(guard) = result {
                     same("count", n, guard.count())?;
-                    self.model.take(int(n));
+                    self.take(int(n))?;
                     self.keep(guard);
                 }
             }
@@ -671,7 +677,7 @@ impl<'a> Run<'a> {
                 };
                 same("result", self.expected_take(int(n).min(1)), told(&result, try_take_error))?;
                 if let Ok(guard) = result {
-                    same("count", self.take(int(n)), int(guard.count()))?;
+                    same("count", self.take(int(n))?, int(guard.count()))?;
                     self.keep(guard);
                 }
             }
@@ -918,7 +924,7 @@ impl<'a> Run<'a> {
         } else if polled {
             self.expected_poll_again(name, &mut count)
         } else {
-            self.expected_first_poll(name, int(min), int(up_to), &mut count)
+            self.expected_first_poll(name, int(min), int(up_to), &mut count)?
         };
         self.others |= expected == "pending" && (is_release || is_watch);
         same("result", expected, found)?;
@@ -932,9 +938,9 @@ impl<'a> Run<'a> {
         Ok(self.compare()?)
     }
 
-    fn expected_first_poll(&mut self, name: Name, min: i64, up_to: i64, count: &mut i64) -> &'static str {
+    fn expected_first_poll(&mut self, name: Name, min: i64, up_to: i64, count: &mut i64) -> Result<&'static str, Cut> {
         match self.expected_take(min) {
-            "done" => *count = self.take(up_to),
+            "done" => *count = self.take(up_to)?,
             "empty" => {
                 self.model.queue.push(Waiter { name, min, up_to, losses: 0, woken: false, deferred: false });
                 self.others |= !self.model.is_satisfiable(min);
@@ -942,11 +948,11 @@ impl<'a> Run<'a> {
                     let told = self.model.serve();
                     self.told.extend(told);
                 }
-                return "pending";
+                return Ok("pending");
             }
-            refused => return refused,
+            refused => return Ok(refused),
         }
-        "done"
+        Ok("done")
     }
 
     fn expected_poll_again(&mut self, name: Name, count: &mut i64) -> &'static str {
