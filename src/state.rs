@@ -43,8 +43,6 @@
 )]
 #![allow(clippy::doc_markdown, reason = "the flags are in capitals, here and in the diagram")]
 
-use core::fmt;
-
 const FLAG_BITS: u32 = 7;
 const AVAILABLE_BITS: u32 = 29;
 const CAPACITY_BITS: u32 = 28;
@@ -69,16 +67,6 @@ const _: () = assert!(RECHECK << 1 == FLAGS + 1);
 
 /// The flags that summarize the wait queue. Only the owner clears them.
 const SUMMARY: u64 = HAS_WAITERS | NO_BARGING | HAS_RELEASERS | HAS_DEFERRED;
-
-const FLAG_NAMES: [(u64, &str); FLAG_BITS as usize] = [
-    (CLOSED, "CLOSED"),
-    (HAS_WAITERS, "HAS_WAITERS"),
-    (BYPASSED, "BYPASSED"),
-    (NO_BARGING, "NO_BARGING"),
-    (HAS_RELEASERS, "HAS_RELEASERS"),
-    (HAS_DEFERRED, "HAS_DEFERRED"),
-    (RECHECK, "RECHECK"),
-];
 
 /// The largest capacity that a bucket can have.
 pub(crate) const MAX_CAPACITY: u32 = (1 << CAPACITY_BITS) - 1;
@@ -214,11 +202,16 @@ impl State {
         self.available() >= 0
     }
 
+    /// Whether there are more tokens than the capacity, so that a request above it may be satisfiable.
+    #[inline]
+    const fn has_surplus(self) -> bool {
+        self.available() > self.capacity() as i64
+    }
+
     /// The largest request that can be served without growth.
     #[inline]
     pub(crate) const fn satisfiable(self) -> i64 {
-        let (available, capacity) = (self.available(), self.capacity() as i64);
-        if available > capacity { available } else { capacity }
+        if self.has_surplus() { self.available() } else { self.capacity() as i64 }
     }
 
     /// Whether takers may wait for a returned token, and not only for a deficit to be paid off.
@@ -252,28 +245,44 @@ impl State {
         !self.has(CLOSED) && (self.has(NO_BARGING) || !self.has_available(n))
     }
 
-    /// As [`take`](Self::take), if no releaser has to hear of it.
+    /// As [`take`](Self::take), if no waiter has to hear of it.
     #[inline]
     pub(crate) const fn take_fast(self, n: u32) -> Option<Self> {
-        if self.has(CLOSED | NO_BARGING | HAS_RELEASERS) || !self.has_available(n) { None } else { Some(self.taken(n)) }
+        if self.has(CLOSED | NO_BARGING) || self.take_may_unblock() || !self.has_available(n) { None } else { Some(self.taken(n)) }
+    }
+
+    /// Whether a take may let a waiter proceed: a releaser, or a taker that is held up by a request which only surplus tokens can serve.
+    #[inline]
+    const fn take_may_unblock(self) -> bool {
+        self.has(HAS_RELEASERS) || self.has(HAS_WAITERS) && self.has_surplus()
     }
 
     /// `min ≤ available, not NO_BARGING → available − n`, BYPASSED if takers wait; `n` is at most `up_to`.
-    pub(crate) const fn take(self, min: u32, up_to: u32) -> Result<(Self, u32), Refused> {
+    pub(crate) fn take(self, min: u32, up_to: u32) -> Result<(Self, u32), Refused> {
+        let n = self.allowed(min, up_to)?;
+        Ok((self.taken(n), n))
+    }
+
+    /// How many tokens a caller or waiter may take.
+    const fn allowed(self, min: u32, up_to: u32) -> Result<u32, Refused> {
         if self.has(CLOSED) {
             return Err(Refused::Closed);
         }
         if self.has(NO_BARGING) || !self.has_available(min) {
             return Err(Refused::NotNow);
         }
-        let n = self.at_most(up_to);
-        Ok((self.taken(n), n))
+        Ok(self.at_most(up_to))
     }
 
     #[inline]
     const fn taken(self, n: u32) -> Self {
         const _: () = assert!(HAS_WAITERS << 1 == BYPASSED);
-        Self((self.0 - n as u64 * ONE_TOKEN) | ((self.0 & HAS_WAITERS) << 1))
+        Self(self.less(n).0 | ((self.0 & HAS_WAITERS) << 1))
+    }
+
+    #[inline]
+    const fn less(self, n: u32) -> Self {
+        Self(self.0 - n as u64 * ONE_TOKEN)
     }
 
     /// `up_to`, or all available tokens if they are fewer.
@@ -368,8 +377,8 @@ impl State {
         let (before, after) = (self.available(), next.available());
         let (capacity, resized) = (next.capacity() as i64, next.capacity() != self.capacity());
         let gained = after > before || resized;
-        // A resize may have made the head unsatisfiable: then those behind it can be served.
-        (self.has(HAS_WAITERS) && gained && after > 0)
+        // A resize, or a take of surplus tokens, may have made a request unsatisfiable: then those behind it can be served.
+        (self.has(HAS_WAITERS) && (gained || self.has_surplus() && after < before) && after > 0)
             // A request that the capacity does not allow may fit now; no token may be outstanding; no deficit may be left.
             || (self.has(HAS_DEFERRED) && (resized || gained && (after >= capacity || before < 0 && after >= 0)))
             || (self.has(HAS_RELEASERS) && after < max as i64 && (after < before || resized))
@@ -378,29 +387,17 @@ impl State {
 
     // Transitions of waiters.
 
-    /// As [`retry`](Self::retry), if no releaser has to hear of it.
+    /// As [`retry`](Self::retry), if no waiter has to hear of it.
     #[inline]
-    pub(crate) const fn retry_fast(self, min: u32, up_to: u32) -> Option<(Self, u32)> {
-        if self.has(HAS_RELEASERS) {
-            return None;
-        }
-        match self.retry(min, up_to) {
-            Ok(taken) => Some(taken),
-            Err(_) => None,
-        }
+    pub(crate) fn retry_fast(self, min: u32, up_to: u32) -> Option<(Self, u32)> {
+        if self.take_may_unblock() { None } else { self.retry(min, up_to).ok() }
     }
 
     /// As [`take`](Self::take), for a waiter that was woken: it bypasses none.
     #[inline]
-    pub(crate) const fn retry(self, min: u32, up_to: u32) -> Result<(Self, u32), Refused> {
-        if self.has(CLOSED) {
-            return Err(Refused::Closed);
-        }
-        if self.has(NO_BARGING) || !self.has_available(min) {
-            return Err(Refused::NotNow);
-        }
-        let n = self.at_most(up_to);
-        Ok((Self(self.0 - n as u64 * ONE_TOKEN), n))
+    pub(crate) fn retry(self, min: u32, up_to: u32) -> Result<(Self, u32), Refused> {
+        let n = self.allowed(min, up_to)?;
+        Ok((self.less(n), n))
     }
 
     /// A waiter of this kind is in the inbox: `→ RECHECK`, and the flag that makes callers look for it. (NO_BARGING if `shut`.)
@@ -460,7 +457,7 @@ impl State {
             return Err(self);
         }
         let n = self.at_most(up_to);
-        Ok((Self(self.0 - n as u64 * ONE_TOKEN), n))
+        Ok((self.less(n), n))
     }
 
     #[inline]
@@ -477,22 +474,13 @@ impl State {
             return Ok(settled);
         }
         let gained = self.available() > seen.available() || self.capacity() != seen.capacity();
-        // A newcomer's take may have made room for a releaser.
-        let made_room = self.available() < seen.available() && summary.0 & HAS_RELEASERS != 0;
-        if self.has(RECHECK) || (self.0 ^ seen.0) & CLOSED != 0 || gained || made_room {
+        // A newcomer's take may have made room for a releaser, or a request unsatisfiable that held others up.
+        let heed = if seen.has_surplus() { HAS_RELEASERS | HAS_WAITERS } else { HAS_RELEASERS };
+        let lost = self.available() < seen.available() && summary.0 & heed != 0;
+        if self.has(RECHECK) || (self.0 ^ seen.0) & CLOSED != 0 || gained || lost {
             return Err(self);
         }
         Ok(settled)
-    }
-}
-
-impl fmt::Debug for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "State({} of {}", self.available(), self.capacity())?;
-        for (_, name) in FLAG_NAMES.iter().filter(|(flag, _)| self.has(*flag)) {
-            write!(f, " {name}")?;
-        }
-        f.write_str(")")
     }
 }
 

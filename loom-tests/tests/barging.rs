@@ -188,6 +188,25 @@ fn woken_waiter_does_not_run() {
     });
 }
 
+/// Guards `State::take_may_unblock`: a request that only surplus tokens can serve holds up those behind it until a newcomer takes these tokens.
+#[test]
+fn take_of_surplus_tokens_behind_a_woken_head() {
+    check(Some(3), || {
+        let bucket = barging(4, 1);
+        bucket.try_take().unwrap().forget();
+        (0..3).for_each(|_| bucket.try_release().unwrap());
+        let tokens = bucket.try_take_many_owned(3).unwrap();
+        let first = queued(bucket.take_owned());
+        let second = queued(bucket.take_many_owned(3));
+        let third = queued(bucket.take_owned());
+        drop(tokens);
+        let (token, ()) = race(&bucket, |bucket| bucket.try_take_owned().unwrap(), |_| third.wait().unwrap().forget());
+        drop((token, second));
+        first.wait().unwrap().forget();
+        at_rest(&bucket, 3, 3);
+    });
+}
+
 /// Guards `State::owners_change` and `State::recheck_exclusively` (C6): the head is bypassed [`STARVING_AFTER`] times at most, in any schedule.
 #[test]
 fn bypasses_are_bounded() {
