@@ -48,7 +48,7 @@ impl Pool {
         let mut idle = self.idle.lock().unwrap();
         let keep = available.min(idle.len());
         let _surplus = idle.split_off(keep);
-        drop(idle); // before the surplus: closing may take long
+        drop(idle); // before the surplus: closing may take a long time
         Ok(())
     }
 }

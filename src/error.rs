@@ -10,7 +10,7 @@ use core::time::Duration;
 /// The cause of a close. It is only read, so a panic cannot leave it half changed.
 pub(crate) type Cause = Arc<AssertUnwindSafe<Box<dyn Error + Send + Sync>>>;
 
-/// Error returned once a bucket is closed.
+/// Error returned once a bucket or a rate limiter is closed.
 ///
 /// ```
 /// # use std::error::Error;
@@ -210,7 +210,7 @@ pub enum NotYet {
 
 #[cfg(feature = "std")]
 impl NotYet {
-    /// Returns how long to wait, if that is known and waiting helps. An HTTP `Retry-After` is this time in seconds, rounded up.
+    /// Returns how long to wait, if that is known and waiting helps. An HTTP `Retry-After` is a whole number of seconds: `as_secs() + 1` is never too early.
     ///
     /// ```
     /// # use std::time::Duration;

@@ -1,6 +1,8 @@
 //! [`RateLimiter`]: a limit on how many tokens are granted per unit of time. One waiter sleeps for all.
 
+mod access;
 mod schedule;
+mod wait;
 
 use alloc::boxed::Box;
 use core::error::Error;
@@ -8,12 +10,12 @@ use core::fmt;
 use core::future::Future;
 use core::panic::AssertUnwindSafe;
 use core::time::Duration;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
 use crate::error::Cause;
-use crate::{Closed, NotYet, RateError, Refill};
-use schedule::{Outbox, Schedule};
+use crate::{Closed, LimitError, NotYet, RateError, Refill, WaitError};
+use schedule::Schedule;
 pub use wait::RateTake;
 
 /// Limits how many tokens are taken per unit of time, on any runtime and on threads.
@@ -23,7 +25,7 @@ pub use wait::RateTake;
 /// use token_bucket::{NotYet, RateLimiter};
 ///
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
-/// // 100 a second, at most 5 at once
+/// // 100 a second, in bursts of at most 5
 /// let limiter = RateLimiter::new(100, Duration::from_secs(1), 5)?;
 ///
 /// for _ in 0..10 {
@@ -121,6 +123,16 @@ impl RateLimiter {
     /// # Ok::<(), RateError>(())
     /// ```
     ///
+    /// In a `static`, put it in a [`LazyLock`](std::sync::LazyLock):
+    ///
+    /// ```
+    /// # use std::sync::LazyLock;
+    /// # use std::time::Duration;
+    /// # use token_bucket::RateLimiter;
+    /// static MAILS: LazyLock<RateLimiter> = LazyLock::new(|| RateLimiter::new(10, Duration::from_secs(60), 2).unwrap());
+    /// assert!(MAILS.try_take(1).is_ok());
+    /// ```
+    ///
     /// Any `rate` and any `burst` are accepted. At a rate of 0, no tokens come back; while the burst is 0, none are granted.
     ///
     /// # Errors
@@ -216,6 +228,71 @@ impl RateLimiter {
         F: Future,
     {
         RateTake::new(self, n, sleep)
+    }
+
+    /// Takes `n` tokens, and blocks this thread until they are granted.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::RateLimiter;
+    /// let limiter = RateLimiter::new(100, Duration::from_secs(1), 5)?;
+    /// for _ in 0..7 {
+    ///     limiter.wait(1)?; // 5 at once, then one every 10 ms
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// A method of the limiter, not of the future, because the future is made with a `sleep`, which a thread does not need. **Do not call this from an
+    /// async task**: it would block the executor.
+    ///
+    /// # Errors
+    ///
+    /// As for [`take`](Self::take).
+    pub fn wait(&self, n: usize) -> Result<(), LimitError> {
+        match self.block(n, None) {
+            Some(result) => result,
+            None => unreachable!("without a deadline there is no timeout"),
+        }
+    }
+
+    /// Takes `n` tokens, and blocks this thread until they are granted, but no longer than `timeout`. A timeout too large to
+    /// represent is treated as infinite.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use token_bucket::{RateLimiter, WaitError};
+    /// let limiter = RateLimiter::new(1, Duration::from_secs(60), 1)?;
+    /// limiter.wait(1)?;
+    /// let result = limiter.wait_timeout(1, Duration::from_millis(1));
+    /// assert!(matches!(result, Err(WaitError::TimedOut)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError::TimedOut`], and the errors of [`take`](Self::take) as [`WaitError::Failed`].
+    pub fn wait_timeout(&self, n: usize, timeout: Duration) -> Result<(), WaitError<LimitError>> {
+        self.wait_until(n, Instant::now().checked_add(timeout))
+    }
+
+    /// Takes `n` tokens, and blocks this thread until they are granted, but only until `deadline`. If tokens are available the call
+    /// succeeds even when the deadline has already passed.
+    ///
+    /// ```
+    /// # use std::time::{Duration, Instant};
+    /// # use token_bucket::RateLimiter;
+    /// let limiter = RateLimiter::new(1, Duration::from_secs(60), 1)?;
+    /// let deadline = Instant::now() + Duration::from_millis(1);
+    /// assert!(limiter.wait_deadline(1, deadline).is_ok());
+    /// assert!(limiter.wait_deadline(1, deadline).is_err()); // the same deadline for both
+    /// # Ok::<(), token_bucket::RateError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError::TimedOut`], and the errors of [`take`](Self::take) as [`WaitError::Failed`].
+    pub fn wait_deadline(&self, n: usize, deadline: Instant) -> Result<(), WaitError<LimitError>> {
+        self.wait_until(n, Some(deadline))
     }
 
     /// Changes the rate to `rate` tokens per `per`, from now on. A rate of 0 stops the refill: available tokens can still be taken,
@@ -375,60 +452,7 @@ impl RateLimiter {
         // A cause that comes too late is dropped here, without the lock.
         self.with(self.now(), |schedule, outbox| schedule.close(closed, outbox)).is_ok()
     }
-
-    /// The limiter's clock.
-    #[inline]
-    fn now(&self) -> Duration {
-        self.origin.elapsed()
-    }
-
-    /// The lock guards plain data, and no user code runs under it, so poison would mean nothing.
-    #[inline]
-    fn lock(&self) -> MutexGuard<'_, Schedule> {
-        self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes `n` tokens if they are available and no waiter comes first.
-    #[inline]
-    fn take_now(&self, n: usize) -> bool {
-        self.lock_and_tick(Instant::now()).take(n)
-    }
-
-    /// Locks for a caller that takes tokens. Ticks only if a token may have become due: comparing instants is cheaper.
-    #[inline]
-    fn lock_and_tick(&self, now: Instant) -> MutexGuard<'_, Schedule> {
-        let mut schedule = self.lock();
-        if schedule.next_due.is_none_or(|due| now >= due) {
-            schedule.tick(now.saturating_duration_since(self.origin));
-            schedule.next_due = schedule.next_due().and_then(|due| self.origin.checked_add(due));
-        }
-        schedule
-    }
-
-    /// Grants what is due at `now`, calls `f`, and grants what that has made possible.
-    fn with<R>(&self, now: Duration, f: impl FnOnce(&mut Schedule, &mut Outbox) -> R) -> R {
-        self.with_tick(now, |schedule, outbox| {
-            schedule.settle(outbox);
-            f(schedule, outbox)
-        })
-    }
-
-    /// As [`with`](Self::with), where `f` grants what is due. User code runs afterwards, without the lock.
-    fn with_tick<R>(&self, now: Duration, f: impl FnOnce(&mut Schedule, &mut Outbox) -> R) -> R {
-        let mut outbox = Outbox::default();
-        let mut schedule = self.lock();
-        schedule.tick(now);
-        let result = f(&mut schedule, &mut outbox);
-        schedule.settle(&mut outbox);
-        schedule.wake_leader(&mut outbox);
-        drop(schedule);
-        outbox.run();
-        result
-    }
 }
-
-// Below the methods above, so that the docs list them first.
-mod wait;
 
 impl fmt::Debug for RateLimiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

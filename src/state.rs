@@ -474,10 +474,9 @@ impl State {
             return Ok(settled);
         }
         let gained = self.available() > seen.available() || self.capacity() != seen.capacity();
-        // A newcomer's take may have made room for a releaser, or a request unsatisfiable that held others up.
-        let heed = if seen.has_surplus() { HAS_RELEASERS | HAS_WAITERS } else { HAS_RELEASERS };
-        let lost = self.available() < seen.available() && summary.0 & heed != 0;
-        if self.has(RECHECK) || (self.0 ^ seen.0) & CLOSED != 0 || gained || lost {
+        // A newcomer took tokens before the flags told it of the waiters.
+        let unblocked = self.available() < seen.available() && Self((seen.0 & !SUMMARY) | summary.0).take_may_unblock();
+        if self.has(RECHECK) || (self.0 ^ seen.0) & CLOSED != 0 || gained || unblocked {
             return Err(self);
         }
         Ok(settled)

@@ -35,6 +35,7 @@ impl TokenBucket {
         /// [`new`](Self::new) for a number that is not known at compile time.
         #[track_caller]
         pub const fn with_capacity(n: usize) -> Self {
+            assert!(n <= Self::MAX_CAPACITY, "the capacity is above TokenBucket::MAX_CAPACITY");
             Self::const_new(Self::MAX_CAPACITY, n)
         }
     }

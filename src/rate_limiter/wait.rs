@@ -186,71 +186,7 @@ impl<S, F> fmt::Debug for RateTake<'_, S, F> {
 }
 
 impl RateLimiter {
-    /// Takes `n` tokens, and blocks this thread until they are granted.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use token_bucket::RateLimiter;
-    /// let limiter = RateLimiter::new(100, Duration::from_secs(1), 5)?;
-    /// for _ in 0..7 {
-    ///     limiter.wait(1)?; // 5 at once, then one every 10 ms
-    /// }
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// **Do not call this from an async task**: it would block the executor.
-    ///
-    /// # Errors
-    ///
-    /// As for [`take`](Self::take).
-    pub fn wait(&self, n: usize) -> Result<(), LimitError> {
-        match self.block(n, None) {
-            Some(result) => result,
-            None => unreachable!("without a deadline there is no timeout"),
-        }
-    }
-
-    /// Takes `n` tokens, and blocks this thread until they are granted, but no longer than `timeout`. A timeout too large to
-    /// represent is treated as infinite.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use token_bucket::{RateLimiter, WaitError};
-    /// let limiter = RateLimiter::new(1, Duration::from_secs(60), 1)?;
-    /// limiter.wait(1)?;
-    /// let result = limiter.wait_timeout(1, Duration::from_millis(1));
-    /// assert!(matches!(result, Err(WaitError::TimedOut)));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`WaitError::TimedOut`], and the errors of [`take`](Self::take) as [`WaitError::Failed`].
-    pub fn wait_timeout(&self, n: usize, timeout: Duration) -> Result<(), WaitError<LimitError>> {
-        self.wait_until(n, Instant::now().checked_add(timeout))
-    }
-
-    /// Takes `n` tokens, and blocks this thread until they are granted, but only until `deadline`. If tokens are available the call
-    /// succeeds even when the deadline has already passed.
-    ///
-    /// ```
-    /// # use std::time::{Duration, Instant};
-    /// # use token_bucket::RateLimiter;
-    /// let limiter = RateLimiter::new(1, Duration::from_secs(60), 1)?;
-    /// let deadline = Instant::now() + Duration::from_millis(1);
-    /// assert!(limiter.wait_deadline(1, deadline).is_ok());
-    /// assert!(limiter.wait_deadline(1, deadline).is_err()); // the same deadline for both
-    /// # Ok::<(), token_bucket::RateError>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`WaitError::TimedOut`], and the errors of [`take`](Self::take) as [`WaitError::Failed`].
-    pub fn wait_deadline(&self, n: usize, deadline: Instant) -> Result<(), WaitError<LimitError>> {
-        self.wait_until(n, Some(deadline))
-    }
-
-    fn wait_until(&self, n: usize, deadline: Option<Instant>) -> Result<(), WaitError<LimitError>> {
+    pub(super) fn wait_until(&self, n: usize, deadline: Option<Instant>) -> Result<(), WaitError<LimitError>> {
         match self.block(n, deadline) {
             Some(result) => result.map_err(WaitError::Failed),
             None => Err(WaitError::TimedOut),
@@ -258,7 +194,7 @@ impl RateLimiter {
     }
 
     /// Blocks this thread until `n` tokens are granted; `None` if the deadline passes first.
-    fn block(&self, n: usize, deadline: Option<Instant>) -> Option<Result<(), LimitError>> {
+    pub(super) fn block(&self, n: usize, deadline: Option<Instant>) -> Option<Result<(), LimitError>> {
         if self.take_now(n) {
             return Some(Ok(()));
         }
