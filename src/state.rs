@@ -248,7 +248,7 @@ impl State {
     /// As [`take`](Self::take), if no waiter has to hear of it.
     #[inline]
     pub(crate) const fn take_fast(self, n: u32) -> Option<Self> {
-        if self.has(CLOSED | NO_BARGING) || self.take_may_unblock() || !self.has_available(n) { None } else { Some(self.taken(n)) }
+        if self.has(CLOSED | NO_BARGING) || !self.has_available(n) || self.take_may_unblock() { None } else { Some(self.taken(n)) }
     }
 
     /// Whether a take may let a waiter proceed: a releaser, or a taker that is held up by a request which only surplus tokens can serve.
@@ -264,6 +264,7 @@ impl State {
     }
 
     /// How many tokens a caller or waiter may take.
+    #[inline]
     const fn allowed(self, min: u32, up_to: u32) -> Result<u32, Refused> {
         if self.has(CLOSED) {
             return Err(Refused::Closed);
@@ -286,6 +287,7 @@ impl State {
     }
 
     /// `up_to`, or all available tokens if they are fewer.
+    #[inline]
     const fn at_most(self, up_to: u32) -> u32 {
         if self.has_available(up_to) { up_to } else { self.available() as u32 }
     }
@@ -390,7 +392,7 @@ impl State {
     /// As [`retry`](Self::retry), if no waiter has to hear of it.
     #[inline]
     pub(crate) fn retry_fast(self, min: u32, up_to: u32) -> Option<(Self, u32)> {
-        if self.take_may_unblock() { None } else { self.retry(min, up_to).ok() }
+        self.retry(min, up_to).ok().filter(|_| !self.take_may_unblock())
     }
 
     /// As [`take`](Self::take), for a waiter that was woken: it bypasses none.
