@@ -198,8 +198,8 @@ impl RateLimiter {
     ///
     /// # Errors
     ///
-    /// The future is ready with [`LimitError::ExceedsBurst`](crate::LimitError::ExceedsBurst) at once if `n` is above the burst,
-    /// unless that is 0, and with [`LimitError::Closed`](crate::LimitError::Closed) as soon as the limiter is closed.
+    /// The future is ready with [`LimitError::ExceedsBurst`] at once if `n` is above the burst,
+    /// unless that is 0, and with [`LimitError::Closed`] as soon as the limiter is closed.
     ///
     /// # Cancel safety
     ///
