@@ -92,11 +92,7 @@ impl Future for Release<'_> {
     #[track_caller]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let budget = ready!(coop::poll_proceed(cx));
-        let polled = self.poll_slow(cx);
-        if polled.is_ready() {
-            budget.spend();
-        }
-        polled
+        budget.spend_if_ready(self.poll_slow(cx))
     }
 }
 

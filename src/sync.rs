@@ -347,6 +347,14 @@ pub(crate) mod coop {
         pub(crate) fn spend(self) {
             self.0.made_progress();
         }
+
+        #[inline]
+        pub(crate) fn spend_if_ready<T>(self, polled: Poll<T>) -> Poll<T> {
+            if polled.is_ready() {
+                self.spend();
+            }
+            polled
+        }
     }
 }
 #[cfg(not(feature = "tokio"))]
@@ -369,5 +377,11 @@ pub(crate) mod coop {
         #[inline]
         #[allow(clippy::unused_self, reason = "as with the feature")]
         pub(crate) fn spend(self) {}
+
+        #[inline]
+        #[allow(clippy::unused_self, reason = "as with the feature")]
+        pub(crate) fn spend_if_ready<T>(self, polled: Poll<T>) -> Poll<T> {
+            polled
+        }
     }
 }

@@ -261,10 +261,7 @@ impl<H: Handle> Future for TakeFuture<H> {
             }
             Err(seen) => this.poll_slow(cx, seen),
         };
-        if polled.is_ready() {
-            budget.spend();
-        }
-        polled
+        budget.spend_if_ready(polled)
     }
 }
 

@@ -116,10 +116,7 @@ where
             Stage::New | Stage::Waiting(_) => this.poll_waiting(cx),
             Stage::Done => panic!("`RateTake` polled after it completed"),
         };
-        if polled.is_ready() {
-            budget.spend();
-        }
-        polled
+        budget.spend_if_ready(polled)
     }
 }
 

@@ -251,13 +251,14 @@ impl Model {
     /// behind it.
     fn take(&mut self, n: i64) -> Vec<Name> {
         let had_surplus = n > 0 && self.available > self.capacity;
+        let has_head = self.head().is_some();
         self.available -= n;
-        if n > 0 && self.queue.iter().any(|waiter| !waiter.deferred) {
+        if n > 0 && has_head {
             self.bypassed = Some(true);
         } else if n > 0 && self.left && self.bypassed == Some(false) {
             self.bypassed = None;
         }
-        if had_surplus && self.available > 0 && self.head().is_some() { self.serve() } else { Vec::new() }
+        if had_surplus && self.available > 0 && has_head { self.serve() } else { Vec::new() }
     }
 
     /// The available tokens or the capacity have changed to these, and the queue is served; it returns whom that wakes.

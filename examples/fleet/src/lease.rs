@@ -214,9 +214,8 @@ impl Share {
     /// answer that arrives too late is ignored.
     pub fn request(&self) -> Request {
         let sent = Instant::now();
-        drop(self.lease_now());
         // Only `accept` raises the capacity, so no more than this is held before the answer.
-        let now = self.bucket.snapshot();
+        let now = self.snapshot();
         let leased = |tokens: usize| tokens.saturating_sub(self.terms.minimum);
         Request {
             id: self.id.clone(),
