@@ -381,9 +381,11 @@ impl Search<'_> {
 pub fn check(fairness: Fairness, max: i64, capacity: i64, events: &[Event]) -> Result<(), String> {
     assert!(events.len() < 128, "the history is too long");
     let makes_room = events.iter().any(|event| event.call == Call::WaitForRoom);
+    // A newcomer that takes surplus tokens from a Barging bucket may let a waiter proceed.
+    let may_have_surplus = fairness == Fairness::Barging && events.iter().any(|event| matches!(event.call, Call::TryRelease(_)));
     let serves = |call| match call {
         Call::Snapshot => false,
-        Call::TryTake(_) | Call::TryTakeUpTo(_) => makes_room,
+        Call::TryTake(_) | Call::TryTakeUpTo(_) => makes_room || may_have_surplus,
         _ => true,
     };
     let meanwhile = events
