@@ -12,6 +12,7 @@
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::mem;
+use core::ops::Range;
 
 use crate::state::{Kind, State, Summary};
 use crate::sync::loom_or;
@@ -56,11 +57,17 @@ struct Entry<W> {
 #[derive(Debug)]
 struct Line<W> {
     entries: VecDeque<Entry<W>>,
-    /// How many entries, from the front, have been looked at; those of them that still wait for an answer claim what they need.
+    /// How many entries, from the front, have been looked at; those of them that still wait for an answer claim what they need, if that
+    /// is satisfiable.
     woken: usize,
-    /// What the woken waiters need.
+    /// What the woken waiters claim.
     claimed: i64,
+    /// The claims are right as long as the largest satisfiable request is in this range.
+    claims_hold_for: Range<i64>,
 }
+
+/// Without claims, anything may be satisfiable.
+const ANY: Range<i64> = 0..i64::MAX;
 
 /// What the owner must do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +111,7 @@ impl<W> Entry<W> {
 
 impl<W: Waits> Line<W> {
     const fn new() -> Self {
-        Self { entries: VecDeque::new(), woken: 0, claimed: 0 }
+        Self { entries: VecDeque::new(), woken: 0, claimed: 0, claims_hold_for: ANY }
     }
 
     #[inline]
@@ -135,25 +142,40 @@ impl<W: Waits> Line<W> {
     }
 
     /// The first waiter that still sleeps, and how many of `budget` are left for it by those woken before.
-    fn first_sleeper(&mut self, budget: i64) -> Option<(&mut Entry<W>, i64)> {
+    fn first_sleeper(&mut self, budget: i64, satisfiable: i64) -> Option<(&mut Entry<W>, i64)> {
+        if !self.claims_hold_for.contains(&satisfiable) {
+            self.rescan();
+        }
         while let Some(entry) = self.entries.get_mut(self.woken) {
             match entry.waiter.standing() {
                 Standing::Waiting => break,
-                standing => {
-                    if standing == Standing::Woken {
-                        self.claimed += entry.claim();
-                    }
-                    self.woken += 1;
-                }
+                Standing::Woken => self.claim_next(satisfiable),
+                Standing::Gone => self.woken += 1,
             }
         }
         let left = budget - self.claimed;
         self.entries.get_mut(self.woken).map(|entry| (entry, left))
     }
 
+    /// The first waiter that was not looked at was woken.
+    #[inline]
+    fn claim_next(&mut self, satisfiable: i64) {
+        if let Some(entry) = self.entries.get_mut(self.woken) {
+            let Range { start, end } = &mut self.claims_hold_for;
+            let min = i64::from(entry.min);
+            if min <= satisfiable {
+                self.claimed += entry.claim();
+                *start = min.max(*start);
+            } else {
+                *end = min.min(*end);
+            }
+            self.woken += 1;
+        }
+    }
+
     /// Has the waiters from this index on looked at again. Until then they claim nothing: a woken waiter holds up only those behind it.
     fn look_again_from(&mut self, index: usize) {
-        let Self { entries, woken, claimed } = self;
+        let Self { entries, woken, claimed, .. } = self;
         for entry in entries.range_mut(index.min(*woken)..*woken) {
             *claimed -= entry.unclaim();
         }
@@ -162,6 +184,7 @@ impl<W: Waits> Line<W> {
 
     fn rescan(&mut self) {
         self.look_again_from(0);
+        self.claims_hold_for = ANY;
     }
 
     /// The waiter with this ticket was woken, and has answered or left: it claims nothing any more. If it sleeps, it is looked at again.
@@ -225,7 +248,7 @@ impl<W: Waits> WaitQueue<W> {
         if self.has_restorable(satisfiable) {
             self.restore_deferred(satisfiable);
         }
-        if self.takers.claimed >= available && self.is_head_trying(state.capacity()) {
+        if self.takers.claimed >= available && self.is_head_trying(state) {
             return Next::Wait;
         }
         loop {
@@ -245,7 +268,7 @@ impl<W: Waits> WaitQueue<W> {
             } else if is_due {
                 return Next::Wait;
             } else {
-                let Some((entry, left)) = self.takers.first_sleeper(available) else { return Next::Wait };
+                let Some((entry, left)) = self.takers.first_sleeper(available, satisfiable) else { return Next::Wait };
                 if i64::from(entry.min) <= left {
                     return Next::Wake;
                 }
@@ -258,9 +281,10 @@ impl<W: Waits> WaitQueue<W> {
         }
     }
 
-    /// Whether the head was woken to take its tokens for itself, and has not answered.
-    fn is_head_trying(&self, capacity: u32) -> bool {
-        self.takers.entries.front().is_some_and(|head| head.claims && head.min <= capacity && !self.is_due(head))
+    /// Whether the head was woken to take its tokens for itself, and has not answered, and all claims are right.
+    fn is_head_trying(&self, state: State) -> bool {
+        self.takers.claims_hold_for.contains(&state.satisfiable())
+            && self.takers.entries.front().is_some_and(|head| head.claims && head.min <= state.capacity() && !self.is_due(head))
     }
 
     /// The waiter that [`Next::Wake`] means.
@@ -268,15 +292,11 @@ impl<W: Waits> WaitQueue<W> {
         self.takers.entries.get(self.takers.woken).map(|entry| &entry.waiter)
     }
 
-    /// The waiter that [`Next::Wake`] means has been woken. True if it was the last one.
+    /// The waiter that [`Next::Wake`] means has been woken; that was for a request that is satisfiable. True if it was the last one.
     #[inline]
     pub(crate) fn claim(&mut self) -> bool {
-        let Line { entries, woken, claimed } = &mut self.takers;
-        if let Some(entry) = entries.get_mut(*woken) {
-            *claimed += entry.claim();
-            *woken += 1;
-        }
-        *woken == entries.len()
+        self.takers.claim_next(i64::MAX);
+        self.takers.woken == self.takers.entries.len()
     }
 
     /// The waiter that [`Next::Grant`] means; it is no longer queued.
@@ -366,7 +386,7 @@ impl<W: Waits> WaitQueue<W> {
     /// The next releaser to wake, if there is room that no woken releaser claims.
     pub(crate) fn next_releaser(&mut self, room: u64) -> Option<&W> {
         self.buried.1 += self.releasers.bury();
-        let (entry, left) = self.releasers.first_sleeper(i64::try_from(room).unwrap_or(i64::MAX))?;
+        let (entry, left) = self.releasers.first_sleeper(i64::try_from(room).unwrap_or(i64::MAX), 1)?;
         if left > 0 { Some(&entry.waiter) } else { None }
     }
 

@@ -270,7 +270,7 @@ impl Bucket {
 
     /// What holds at any time.
     fn check(&self) {
-        let Line { entries, woken, claimed } = &self.queue.takers;
+        let Line { entries, woken, claimed, .. } = &self.queue.takers;
         assert!(entries.iter().is_sorted_by(|a, b| a.ticket < b.ticket), "arrival order: {:?}", self.line());
         assert!(entries.iter().is_sorted_by_key(|entry| entry.waiter.id), "arrival order: {:?}", self.line());
         let claims = entries.iter().filter(|entry| entry.claims);
@@ -296,11 +296,13 @@ impl Bucket {
         assert!(self.state.available() <= 0 || line.entries.front().is_none_or(is_satisfiable));
         // Only what has been looked at can claim, and none of these sleeps.
         assert!(line.entries.iter().take(line.woken).all(|entry| entry.waiter.standing.get() != Standing::Waiting));
-        assert!(line.entries.iter().take(line.woken).all(|entry| entry.claims == entry.waiter.lives()));
+        let claims = |entry: &Entry<Rc<Waiter>>| entry.waiter.lives() && i64::from(entry.min) <= satisfiable;
+        let mut woken = line.entries.iter().take(line.woken);
+        assert!(!line.claims_hold_for.contains(&satisfiable) || woken.all(|entry| entry.claims == claims(entry)));
         // Work conservation: the first sleeping waiter that the capacity allows cannot have what the waiters before it leave over.
         let before = line.entries.iter().take_while(|entry| entry.waiter.standing.get() != Standing::Waiting);
-        let left =
-            self.state.available() - before.filter(|entry| entry.waiter.lives()).map(|entry| i64::from(entry.min)).sum::<i64>();
+        let claimed: i64 = before.filter(|entry| claims(entry)).map(|entry| i64::from(entry.min)).sum();
+        let left = self.state.available() - claimed;
         let sleeper = line.entries.iter().find(|entry| entry.waiter.standing.get() == Standing::Waiting);
         assert!(
             sleeper.is_none_or(|sleeper| i64::from(sleeper.min) > left),
@@ -357,14 +359,16 @@ impl Model {
         }
     }
 
-    /// The first waiter that sleeps, and what the woken ones before it need.
-    fn first_sleeper(&self) -> Option<(usize, i64)> {
+    /// The first waiter that sleeps, and what the woken ones before it can get at all.
+    fn first_sleeper(&self, satisfiable: i64) -> Option<(usize, i64)> {
         let mut claimed = 0;
         for (index, taker) in self.takers.iter().enumerate().filter(|(_, taker)| !taker.deferred) {
             if !taker.woken {
                 return Some((index, claimed));
             }
-            claimed += i64::from(taker.min);
+            if i64::from(taker.min) <= satisfiable {
+                claimed += i64::from(taker.min);
+            }
         }
         None
     }
@@ -389,7 +393,7 @@ impl Model {
             } else if self.is_due(losses) {
                 return events;
             } else {
-                let Some((index, claimed)) = self.first_sleeper() else { return events };
+                let Some((index, claimed)) = self.first_sleeper(satisfiable) else { return events };
                 let sleeper = &mut self.takers[index];
                 if i64::from(sleeper.min) <= available - claimed {
                     sleeper.woken = true;
@@ -628,6 +632,21 @@ fn a_woken_waiter_claims_nothing_from_those_before_it() {
     // The second one does not run. The first is woken again when the tokens suffice for it.
     assert_eq!(bucket.give(1), [Woken(a)]);
     assert_eq!((bucket.give(1), bucket.give(1)), (vec![], vec![Woken(c)]));
+}
+
+#[test]
+fn a_woken_waiter_that_became_unsatisfiable_claims_nothing() {
+    let mut bucket = Bucket::barging(0, 5);
+    let [a, b, c] = bucket.queue_all([1, 4, 1]);
+    assert_eq!(bucket.give(5), [Woken(a), Woken(b)]);
+    // The first waiter leaves over 1 of 2 tokens. The second, which does not run, could not have it.
+    assert_eq!(bucket.set_capacity(2), [Woken(c)]);
+    assert_eq!(bucket.poll(c), (true, vec![]));
+    // It claims again what it needs when it can get it.
+    assert_eq!(bucket.set_capacity(6), []);
+    assert_eq!(bucket.queue(Kind::Take, 1, 1), []);
+    assert_eq!(bucket.state.available(), 5);
+    assert_eq!(bucket.give(1), [Woken(3)]);
 }
 
 #[test]
