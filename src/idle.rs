@@ -95,7 +95,7 @@ impl<'a> Watch<'a> {
         let mut wakes = WakeList::new();
         // Neither kind is ever refused, not even by a close.
         let _granted = ready!(self.stage.poll_queued(self.bucket, cx, &mut wakes, (self.kind, 0, 0)));
-        self.stage.finish(Stage::Done);
+        self.stage.finish();
         Poll::Ready(())
     }
 

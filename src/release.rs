@@ -80,7 +80,7 @@ impl<'a> Release<'a> {
         assert!(!self.is_terminated(), "`Release` polled after it completed");
         let mut wakes = WakeList::new();
         let released = ready!(self.stage.poll_queued(self.bucket, cx, &mut wakes, (Kind::Release, 1, 1)));
-        self.stage.finish(Stage::Done);
+        self.stage.finish();
         drop(wakes);
         Poll::Ready(released.map(drop).map_err(|_| self.bucket.closed().into()))
     }

@@ -32,9 +32,10 @@ impl Stage {
         }
     }
 
-    /// The waiter has been served. What is left of it is cleared away.
-    pub(crate) fn finish(&mut self, next: Self) {
-        if let Self::Queued(mut registration) = mem::replace(self, next) {
+    /// Done: the waiter has been served. What is left of it is cleared away.
+    #[inline]
+    pub(crate) fn finish(&mut self) {
+        if let Self::Queued(mut registration) = mem::replace(self, Self::Done) {
             registration.discard_listener();
         }
     }

@@ -11,7 +11,7 @@ use futures_core::future::FusedFuture;
 use crate::combiner::{Combiner, ReturnOnUnwind};
 use crate::stage::Stage;
 use crate::state::{Kind, MAX_CAPACITY, Refused, State};
-use crate::sync::coop;
+use crate::sync::coop::{self, Budget};
 use crate::token::{Handle, TokenGuard};
 use crate::waiter::{Waiter, WakeList};
 use crate::{TakeError, TokenBucket};
@@ -162,7 +162,7 @@ impl<H: Handle> TakeFuture<H> {
     /// Done, without tokens.
     #[cold]
     fn fail(&mut self, refused: Refused) -> TakeError {
-        self.stage.finish(Stage::Done);
+        self.stage.finish();
         let handle = self.handle.take().expect("it is not done");
         let bucket = handle.to_bucket();
         match refused {
@@ -173,7 +173,7 @@ impl<H: Handle> TakeFuture<H> {
 
     /// Joins the queue, after the first attempt found too few tokens.
     #[cold]
-    fn join_queue(&mut self, cx: &mut Context<'_>) -> Poll<Result<TokenGuard<H>, TakeError>> {
+    fn join_queue(&mut self, cx: &mut Context<'_>, budget: Budget) -> Poll<Result<TokenGuard<H>, TakeError>> {
         let Some(handle) = &self.handle else { unreachable!("it is new") };
         let mut wakes = WakeList::new();
         let waiter = Waiter::new(Kind::Take, self.request.min, self.request.up_to, cx.waker());
@@ -182,45 +182,57 @@ impl<H: Handle> TakeFuture<H> {
         self.stage = Stage::Queued(registration);
         // Now the registration is where a panic of these finds it.
         drop(wakes);
-        if is_waiting { Poll::Pending } else { self.poll_queued(cx, true) }
+        if is_waiting { Poll::Pending } else { self.poll_queued(cx, true, budget) }
     }
 
     /// The poll of a request that is in the queue.
     #[cold]
-    fn poll_queued(&mut self, cx: &mut Context<'_>, registered: bool) -> Poll<Result<TokenGuard<H>, TakeError>> {
+    fn poll_queued(&mut self, cx: &mut Context<'_>, registered: bool, budget: Budget) -> Poll<Result<TokenGuard<H>, TakeError>> {
         let (Stage::Queued(registration), Some(handle)) = (&self.stage, &self.handle) else { unreachable!("it is queued") };
         let combiner = handle.to_bucket().combiner();
         let mut wakes = WakeList::new();
-        Poll::Ready(match ready!(combiner.poll(&registration.waiter, cx.waker(), registered, &mut wakes)) {
+        let polled = ready!(combiner.poll(&registration.waiter, cx.waker(), registered, &mut wakes));
+        budget.spend();
+        match polled {
             Ok(count) => {
                 let tokens = ReturnOnUnwind::new(combiner, count);
+                self.stage.finish();
                 // If a foreign waker panics, this begins anew.
-                self.stage.finish(Stage::Fresh);
+                self.stage = Stage::Fresh;
                 drop(wakes);
                 tokens.disarm();
-                Ok(self.guard(count as usize))
+                Poll::Ready(Ok(self.guard(count as usize)))
             }
-            Err(refused) => Err(self.fail(refused)),
-        })
+            Err(refused) => Poll::Ready(Err(self.fail(refused))),
+        }
     }
 
     /// The poll of a request that cannot be served by one plain step; `seen` is the word in which that failed, if it was tried.
     #[cold]
     #[track_caller]
-    fn poll_slow(&mut self, cx: &mut Context<'_>, seen: Option<State>) -> Poll<Result<TokenGuard<H>, TakeError>> {
+    fn poll_slow(
+        &mut self,
+        cx: &mut Context<'_>,
+        seen: Option<State>,
+        budget: Budget,
+    ) -> Poll<Result<TokenGuard<H>, TakeError>> {
         match &self.stage {
-            Stage::Fresh if seen.is_some_and(|seen| seen.lacks(self.request.min)) => self.join_queue(cx),
+            Stage::Fresh if seen.is_some_and(|seen| seen.lacks(self.request.min)) => self.join_queue(cx, budget),
             // Closed, or there are tokens: a waiter that found that out in the queue would wake itself.
             Stage::Fresh => match self.take_now() {
-                Some(result) => Poll::Ready(result),
-                None => self.join_queue(cx),
+                Some(result) => {
+                    budget.spend();
+                    Poll::Ready(result)
+                }
+                None => self.join_queue(cx, budget),
             },
             Stage::Queued(registration) => match registration.waiter.granted() {
                 Some(count) => {
-                    self.stage.finish(Stage::Done);
+                    self.stage.finish();
+                    budget.spend();
                     Poll::Ready(Ok(self.guard(count as usize)))
                 }
-                None => self.poll_queued(cx, false),
+                None => self.poll_queued(cx, false, budget),
             },
             Stage::Done => panic!("`Take` polled after it completed"),
         }
@@ -254,14 +266,14 @@ impl<H: Handle> Future for TakeFuture<H> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let budget = ready!(coop::poll_proceed(cx));
-        let polled = match this.take_fast() {
+        match this.take_fast() {
             Ok(()) => {
                 budget.spend();
-                return Poll::Ready(Ok(this.guard(this.request.count)));
+                Poll::Ready(Ok(this.guard(this.request.count)))
             }
-            Err(seen) => this.poll_slow(cx, seen),
-        };
-        budget.spend_if_ready(polled)
+            // The budget goes along, so that the result is written where it is returned, and not copied.
+            Err(seen) => this.poll_slow(cx, seen, budget),
+        }
     }
 }
 
