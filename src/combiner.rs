@@ -295,7 +295,7 @@ impl Combiner {
         if self.state.change(|state| (state.clear_recheck(), state.is_bypassed())) {
             queue.count_loss();
         }
-        empty_inbox(&self.inbox, |waiter| queue.push(waiter.kind, waiter.min, waiter.up_to, waiter));
+        empty_inbox(&self.inbox, |waiter| queue.push(waiter));
         if self.unseen_answers.take() > 0 {
             queue.rescan();
         }

@@ -25,9 +25,14 @@ const SPARE: usize = 64;
 
 /// How the queue sees a waiter.
 pub(crate) trait Waits {
+    fn kind(&self) -> Kind;
+    /// The fewest tokens that will do.
+    fn min(&self) -> u32;
+    /// The most tokens that it takes.
+    fn up_to(&self) -> u32;
     fn standing(&self) -> Standing;
-
-    /// It may tell the queue by this ticket that it has answered.
+    /// Its place in the order of arrival, by which it may tell the queue that it has answered.
+    fn ticket(&self) -> u64;
     fn set_ticket(&self, ticket: u64);
 }
 
@@ -41,17 +46,16 @@ pub(crate) enum Standing {
     Gone,
 }
 
+/// Two scalars, which are moved in registers.
 #[derive(Debug)]
 struct Entry<W> {
-    /// The order of arrival.
-    ticket: u64,
-    min: u32,
-    up_to: u32,
-    losses: u32,
-    /// Whether `claimed` includes this entry.
-    claims: bool,
     waiter: W,
+    /// How often it has lost, and [`CLAIMS`].
+    marks: u32,
 }
+
+/// What the waiter needs is part of what is claimed.
+const CLAIMS: u32 = 1 << 31;
 
 /// Waiters in the order of their arrival; the first ones may have been woken.
 #[derive(Debug)]
@@ -95,17 +99,38 @@ pub(crate) struct WaitQueue<W> {
     buried: (usize, usize),
 }
 
-impl<W> Entry<W> {
+impl<W: Waits> Entry<W> {
+    const fn losses(&self) -> u32 {
+        self.marks & !CLAIMS
+    }
+
+    /// More losses than are needed to be due are not counted.
+    fn count_loss(&mut self) {
+        self.marks += u32::from(self.losses() < STARVING_AFTER);
+    }
+
+    const fn claims(&self) -> bool {
+        self.marks & CLAIMS != 0
+    }
+
+    fn need(&self) -> i64 {
+        i64::from(self.waiter.min())
+    }
+
     /// From now on, it claims what it needs: how much more that is.
     #[inline]
     fn claim(&mut self) -> i64 {
-        if mem::replace(&mut self.claims, true) { 0 } else { i64::from(self.min) }
+        let more = if self.claims() { 0 } else { self.need() };
+        self.marks |= CLAIMS;
+        more
     }
 
     /// From now on, it claims nothing: how much less that is.
     #[inline]
     fn unclaim(&mut self) -> i64 {
-        if mem::take(&mut self.claims) { i64::from(self.min) } else { 0 }
+        let less = if self.claims() { self.need() } else { 0 };
+        self.marks &= !CLAIMS;
+        less
     }
 }
 
@@ -162,12 +187,12 @@ impl<W: Waits> Line<W> {
     fn claim_next(&mut self, satisfiable: i64) {
         if let Some(entry) = self.entries.get_mut(self.woken) {
             let Range { start, end } = &mut self.claims_hold_for;
-            let min = i64::from(entry.min);
-            if min <= satisfiable {
+            let need = entry.need();
+            if need <= satisfiable {
                 self.claimed += entry.claim();
-                *start = min.max(*start);
+                *start = need.max(*start);
             } else {
-                *end = min.min(*end);
+                *end = need.min(*end);
             }
             self.woken += 1;
         }
@@ -200,10 +225,10 @@ impl<W: Waits> Line<W> {
     /// Where the entry with this ticket is: mostly in front.
     #[inline]
     fn position(&self, ticket: u64) -> Option<usize> {
-        if self.entries.front()?.ticket == ticket {
+        if self.entries.front()?.waiter.ticket() == ticket {
             return Some(0);
         }
-        self.entries.binary_search_by_key(&ticket, |entry| entry.ticket).ok()
+        self.entries.binary_search_by_key(&ticket, |entry| entry.waiter.ticket()).ok()
     }
 
     fn retain(&mut self, mut keep: impl FnMut(&W) -> bool) {
@@ -229,17 +254,16 @@ impl<W: Waits> WaitQueue<W> {
 
     /// Adds a waiter at the end.
     #[inline]
-    pub(crate) fn push(&mut self, kind: Kind, min: u32, up_to: u32, waiter: W) {
-        let ticket = self.tickets;
+    pub(crate) fn push(&mut self, waiter: W) {
+        waiter.set_ticket(self.tickets);
         self.tickets += 1;
-        waiter.set_ticket(ticket);
-        let line = match kind {
+        let line = match waiter.kind() {
             Kind::Take => &mut self.takers,
             Kind::Release => &mut self.releasers,
             Kind::Idle => return self.idle.push(waiter),
             Kind::Settled => return self.settled.push(waiter),
         };
-        line.entries.push_back(Entry { ticket, min, up_to, losses: 0, claims: false, waiter });
+        line.entries.push_back(Entry { waiter, marks: 0 });
     }
 
     /// What to do for the takers of a bucket in this state.
@@ -258,10 +282,10 @@ impl<W: Waits> WaitQueue<W> {
                 return Next::Wait;
             }
             let Some(head) = self.takers.entries.front() else { return Next::Wait };
-            let (fits, is_due, min) = (i64::from(head.min) <= available, self.is_due(head), head.min);
+            let (fits, is_due, min) = (head.need() <= available, self.is_due(head), head.waiter.min());
             // A newcomer could make a request above the capacity unsatisfiable again, before a woken waiter tries.
             if fits && (is_due || min > state.capacity()) {
-                return Next::Grant { min, up_to: head.up_to, is_due };
+                return Next::Grant { min, up_to: head.waiter.up_to(), is_due };
             }
             if i64::from(min) > satisfiable {
                 self.defer(0);
@@ -269,11 +293,11 @@ impl<W: Waits> WaitQueue<W> {
                 return Next::Wait;
             } else {
                 let Some((entry, left)) = self.takers.first_sleeper(available, satisfiable) else { return Next::Wait };
-                if i64::from(entry.min) <= left {
+                if entry.need() <= left {
                     return Next::Wake;
                 }
                 // Without tokens that are left over, none behind it could be served.
-                if left <= 0 || i64::from(entry.min) <= satisfiable {
+                if left <= 0 || entry.need() <= satisfiable {
                     return Next::Wait;
                 }
                 self.defer(self.takers.woken);
@@ -284,7 +308,7 @@ impl<W: Waits> WaitQueue<W> {
     /// Whether the head was woken to take its tokens for itself, and has not answered, and all claims are right.
     fn is_head_trying(&self, state: State) -> bool {
         self.takers.claims_hold_for.contains(&state.satisfiable())
-            && self.takers.entries.front().is_some_and(|head| head.claims && head.min <= state.capacity() && !self.is_due(head))
+            && self.takers.entries.front().is_some_and(|head| head.claims() && head.waiter.min() <= state.capacity() && !self.is_due(head))
     }
 
     /// The waiter that [`Next::Wake`] means.
@@ -308,7 +332,7 @@ impl<W: Waits> WaitQueue<W> {
     #[inline]
     pub(crate) fn pop_for_hand_off(&mut self, n: usize) -> Option<(W, u32)> {
         let head = self.takers.entries.front()?;
-        let n = u32::try_from(n).ok().filter(|n| self.is_due(head) && (head.min..=head.up_to).contains(n))?;
+        let n = u32::try_from(n).ok().filter(|n| self.is_due(head) && (head.waiter.min()..=head.waiter.up_to()).contains(n))?;
         self.pop_head().map(|head| (head, n))
     }
 
@@ -333,18 +357,18 @@ impl<W: Waits> WaitQueue<W> {
     pub(crate) fn count_loss(&mut self) {
         self.bury();
         if let Some(head) = self.takers.entries.front_mut() {
-            head.losses = head.losses.saturating_add(1);
+            head.count_loss();
         }
     }
 
     /// Whether the head will be due after `losses` more.
     pub(crate) fn is_starving_after(&mut self, losses: u32) -> bool {
         self.bury();
-        self.takers.entries.front().is_some_and(|head| head.losses + losses >= STARVING_AFTER)
+        self.takers.entries.front().is_some_and(|head| head.losses() + losses >= STARVING_AFTER)
     }
 
     const fn is_due(&self, head: &Entry<W>) -> bool {
-        self.fifo || head.losses >= STARVING_AFTER
+        self.fifo || head.losses() >= STARVING_AFTER
     }
 
     /// Sets the request at `index` aside, as the capacity does not allow it.
@@ -352,7 +376,7 @@ impl<W: Waits> WaitQueue<W> {
         // Behind the head, it is the first one that was not looked at, so it claims nothing.
         let entry = if index == 0 { self.takers.pop_front() } else { self.takers.entries.remove(index) };
         if let Some(entry) = entry {
-            self.deferred.insert((entry.min, entry.ticket), entry);
+            self.deferred.insert((entry.waiter.min(), entry.waiter.ticket()), entry);
         }
     }
 
@@ -365,15 +389,15 @@ impl<W: Waits> WaitQueue<W> {
         }
         // Those in front are looked at first.
         self.takers.rescan();
-        restored.sort_unstable_by_key(|entry| entry.ticket);
-        let youngest = restored.last().map_or(0, |entry| entry.ticket);
-        let has_older = self.takers.entries.front().is_some_and(|head| head.ticket < youngest);
+        restored.sort_unstable_by_key(|entry| entry.waiter.ticket());
+        let youngest = restored.last().map_or(0, |entry| entry.waiter.ticket());
+        let has_older = self.takers.entries.front().is_some_and(|head| head.waiter.ticket() < youngest);
         for entry in restored.into_iter().rev() {
             self.takers.entries.push_front(entry);
         }
         if has_older {
             // Two sorted runs: linear.
-            self.takers.entries.make_contiguous().sort_by_key(|entry| entry.ticket);
+            self.takers.entries.make_contiguous().sort_by_key(|entry| entry.waiter.ticket());
         }
     }
 

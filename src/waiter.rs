@@ -102,12 +102,32 @@ impl Waiter {
 
 impl Waits for Arc<Waiter> {
     #[inline]
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    #[inline]
+    fn min(&self) -> u32 {
+        self.min
+    }
+
+    #[inline]
+    fn up_to(&self) -> u32 {
+        self.up_to
+    }
+
+    #[inline]
     fn standing(&self) -> Standing {
         match self.phase.load() {
             Phase::Waiting => Standing::Waiting,
             Phase::Woken => Standing::Woken,
             Phase::Granted(_) | Phase::Closed | Phase::Gone => Standing::Gone,
         }
+    }
+
+    #[inline]
+    fn ticket(&self) -> u64 {
+        self.ticket.get()
     }
 
     #[inline]

@@ -20,7 +20,7 @@ impl Combiner {
                     // Those in the inbox came first.
                     seen = self.recheck(&mut queue);
                 }
-                queue.push(waiter.kind, waiter.min, waiter.up_to, Arc::clone(&waiter));
+                queue.push(Arc::clone(&waiter));
                 if rechecks {
                     // RECHECK is cleared, so releasers and watchers rely on this owner.
                     self.serve(queue, seen, wakes);

@@ -30,6 +30,22 @@ struct Waiter {
 }
 
 impl Waits for Rc<Waiter> {
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    fn min(&self) -> u32 {
+        self.min
+    }
+
+    fn up_to(&self) -> u32 {
+        self.up_to
+    }
+
+    fn ticket(&self) -> u64 {
+        self.ticket.get()
+    }
+
     fn standing(&self) -> Standing {
         self.looks.set(self.looks.get() + 1);
         self.standing.get()
@@ -99,7 +115,7 @@ impl Bucket {
         let id = self.waiters.len();
         let (standing, looks) = (Cell::new(Standing::Waiting), Rc::clone(&self.looks));
         let waiter = Rc::new(Waiter { id, kind, min, up_to, standing, ticket: Cell::new(0), looks });
-        self.queue.push(kind, min, up_to, Rc::clone(&waiter));
+        self.queue.push(Rc::clone(&waiter));
         self.waiters.push(waiter);
         if kind == Kind::Take {
             self.model.takers.push(Taker { id, min, up_to, losses: 0, woken: false, deferred: false });
@@ -271,13 +287,13 @@ impl Bucket {
     /// What holds at any time.
     fn check(&self) {
         let Line { entries, woken, claimed, .. } = &self.queue.takers;
-        assert!(entries.iter().is_sorted_by(|a, b| a.ticket < b.ticket), "arrival order: {:?}", self.line());
+        assert!(entries.iter().is_sorted_by(|a, b| a.waiter.ticket() < b.waiter.ticket()), "arrival order: {:?}", self.line());
         assert!(entries.iter().is_sorted_by_key(|entry| entry.waiter.id), "arrival order: {:?}", self.line());
-        let claims = entries.iter().filter(|entry| entry.claims);
+        let claims = entries.iter().filter(|entry| entry.claims());
         assert!(*woken <= entries.len());
-        assert_eq!(*claimed, claims.map(|entry| i64::from(entry.min)).sum::<i64>());
-        assert!(entries.iter().skip(*woken).all(|entry| !entry.claims), "none claims from those before it");
-        assert!(self.queue.deferred.iter().all(|(key, entry)| *key == (entry.min, entry.ticket)));
+        assert_eq!(*claimed, claims.map(Entry::need).sum::<i64>());
+        assert!(entries.iter().skip(*woken).all(|entry| !entry.claims()), "none claims from those before it");
+        assert!(self.queue.deferred.iter().all(|(key, entry)| *key == (entry.waiter.min, entry.waiter.ticket())));
         let pushed = self.waiters.iter().filter(|waiter| waiter.kind == Kind::Take).count();
         assert_eq!(self.queue.takers(), pushed - self.served - self.buried, "each entry is removed once");
     }
@@ -286,26 +302,26 @@ impl Bucket {
     fn check_served(&self) {
         let satisfiable = self.state.satisfiable();
         assert!(
-            self.queue.deferred.values().all(|entry| i64::from(entry.min) > satisfiable),
+            self.queue.deferred.values().all(|entry| entry.need() > satisfiable),
             "no request is deferred without need"
         );
         let line = &self.queue.takers;
         assert!(line.entries.front().is_none_or(|head| head.waiter.lives()));
         // Without a token, none behind it could be served.
-        let is_satisfiable = |head: &Entry<_>| i64::from(head.min) <= satisfiable;
+        let is_satisfiable = |head: &Entry<_>| head.need() <= satisfiable;
         assert!(self.state.available() <= 0 || line.entries.front().is_none_or(is_satisfiable));
         // Only what has been looked at can claim, and none of these sleeps.
         assert!(line.entries.iter().take(line.woken).all(|entry| entry.waiter.standing.get() != Standing::Waiting));
-        let claims = |entry: &Entry<Rc<Waiter>>| entry.waiter.lives() && i64::from(entry.min) <= satisfiable;
+        let claims = |entry: &Entry<Rc<Waiter>>| entry.waiter.lives() && entry.need() <= satisfiable;
         let mut woken = line.entries.iter().take(line.woken);
-        assert!(!line.claims_hold_for.contains(&satisfiable) || woken.all(|entry| entry.claims == claims(entry)));
+        assert!(!line.claims_hold_for.contains(&satisfiable) || woken.all(|entry| entry.claims() == claims(entry)));
         // Work conservation: the first sleeping waiter that the capacity allows cannot have what the waiters before it leave over.
         let before = line.entries.iter().take_while(|entry| entry.waiter.standing.get() != Standing::Waiting);
-        let claimed: i64 = before.filter(|entry| claims(entry)).map(|entry| i64::from(entry.min)).sum();
+        let claimed: i64 = before.filter(|entry| claims(entry)).map(|entry| entry.need()).sum();
         let left = self.state.available() - claimed;
         let sleeper = line.entries.iter().find(|entry| entry.waiter.standing.get() == Standing::Waiting);
         assert!(
-            sleeper.is_none_or(|sleeper| i64::from(sleeper.min) > left),
+            sleeper.is_none_or(|sleeper| sleeper.need() > left),
             "{:?} could proceed",
             sleeper.map(|entry| entry.waiter.id)
         );
@@ -657,7 +673,7 @@ fn what_a_newcomer_took_counts_for_the_next_head_once_the_first_has_its_tokens()
     assert!(bucket.bypass(1));
     assert_eq!((bucket.poll(a), bucket.state.is_bypassed()), ((true, vec![]), true));
     assert_eq!((bucket.give(1), bucket.state.is_bypassed()), (vec![], false));
-    assert_eq!((bucket.line(), bucket.queue.takers.entries[0].losses), (vec![b], 1));
+    assert_eq!((bucket.line(), bucket.queue.takers.entries[0].losses()), (vec![b], 1));
     // A loss is forgotten when no taker is left.
     assert!(bucket.bypass(1) && bucket.state.is_bypassed());
     assert_eq!((bucket.poll(b), bucket.state.is_bypassed()), ((true, vec![]), false));
@@ -744,7 +760,7 @@ fn a_dead_entry_in_front_loses_nothing() {
     let [a, b] = bucket.queue_all([1, 1]);
     assert_eq!((bucket.leave(a), bucket.line()), (vec![], vec![a, b]));
     bucket.queue.count_loss();
-    assert_eq!(bucket.queue.takers.entries.iter().map(|entry| (entry.waiter.id, entry.losses)).collect::<Vec<_>>(), [(b, 1)]);
+    assert_eq!(bucket.queue.takers.entries.iter().map(|entry| (entry.waiter.id, entry.losses())).collect::<Vec<_>>(), [(b, 1)]);
 }
 
 #[test]
@@ -930,8 +946,8 @@ fn looks(bucket: &Bucket) -> usize {
 #[test]
 fn deferred_requests_that_a_resize_cannot_serve_are_not_looked_at() {
     let mut bucket = Bucket::fifo(0, 2);
-    (0..MANY).for_each(|_| bucket.queue.push(Kind::Take, 5, 5, new_waiter(&bucket)));
-    bucket.queue.push(Kind::Take, 4, 4, new_waiter(&bucket));
+    (0..MANY).for_each(|_| bucket.queue.push(new_waiter(&bucket, Kind::Take, 5)));
+    bucket.queue.push(new_waiter(&bucket, Kind::Take, 4));
     assert_eq!(bucket.queue.next(state(1, 2)), Next::Wait);
     assert!(looks(&bucket) <= 3 * MANY, "each is deferred once");
     for capacity in [1, 3, 0, 2] {
@@ -943,16 +959,16 @@ fn deferred_requests_that_a_resize_cannot_serve_are_not_looked_at() {
     assert!(looks(&bucket) <= 3, "only the one that is restored");
 }
 
-fn new_waiter(bucket: &Bucket) -> Rc<Waiter> {
+fn new_waiter(bucket: &Bucket, kind: Kind, count: u32) -> Rc<Waiter> {
     let (standing, looks) = (Cell::new(Standing::Waiting), Rc::clone(&bucket.looks));
-    Rc::new(Waiter { id: 0, kind: Kind::Take, min: 1, up_to: 1, standing, ticket: Cell::new(0), looks })
+    Rc::new(Waiter { id: 0, kind, min: count, up_to: count, standing, ticket: Cell::new(0), looks })
 }
 
 /// Queues many takers of one token, and returns them.
 fn queue_many(bucket: &mut Bucket) -> Vec<Rc<Waiter>> {
-    let waiters: Vec<_> = (0..MANY).map(|_| new_waiter(bucket)).collect();
+    let waiters: Vec<_> = (0..MANY).map(|_| new_waiter(bucket, Kind::Take, 1)).collect();
     for waiter in &waiters {
-        bucket.queue.push(Kind::Take, 1, 1, Rc::clone(waiter));
+        bucket.queue.push(Rc::clone(waiter));
     }
     waiters
 }
@@ -1001,7 +1017,7 @@ fn woken_waiters_that_leave_cost_a_few_looks_each() {
         let many = u32::try_from(MANY).expect("it is small");
         let mut full = State::new(many);
         // This one sleeps to the end.
-        bucket.queue.push(Kind::Take, many, many, new_waiter(&bucket));
+        bucket.queue.push(new_waiter(&bucket, Kind::Take, many));
         for waiter in &waiters {
             assert_eq!(bucket.queue.next(full), Next::Wake);
             waiter.standing.set(Standing::Woken);
@@ -1063,22 +1079,22 @@ fn dead_entries_in_front_are_looked_at_once() {
 fn memory_is_given_back() {
     let mut bucket = Bucket::fifo(0, 8);
     let room = |bucket: &Bucket| bucket.queue.takers.entries.capacity();
-    let waiters = queue_many(&mut bucket);
+    queue_many(&mut bucket);
     assert!(room(&bucket) >= MANY);
     for _ in 0..MANY - 100 {
         bucket.queue.pop_head();
         assert!(room(&bucket) <= 4 * (SPARE + bucket.queue.takers()) + 4);
     }
     assert!(room(&bucket) <= 1000);
-    queue_many(&mut bucket);
-    for waiter in &waiters {
-        waiter.standing.set(Standing::Gone);
-    }
+    let mut waiters = queue_many(&mut bucket);
     for kind in [Kind::Release, Kind::Idle, Kind::Settled] {
-        for waiter in &waiters {
-            bucket.queue.push(kind, 0, 0, Rc::clone(waiter));
+        for _ in 0..MANY {
+            let waiter = new_waiter(&bucket, kind, 1);
+            bucket.queue.push(Rc::clone(&waiter));
+            waiters.push(waiter);
         }
     }
+    waiters.iter().for_each(|waiter| waiter.standing.set(Standing::Gone));
     bucket.queue.takers.entries.iter().for_each(|entry| entry.waiter.standing.set(Standing::Gone));
     bucket.queue.compact();
     let WaitQueue { releasers, idle, settled, .. } = &bucket.queue;
