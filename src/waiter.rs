@@ -187,20 +187,24 @@ pub(crate) fn empty_inbox(inbox: &Event, mut receive: impl FnMut(Arc<Waiter>)) {
 
 /// Wakers to be woken when the list goes out of scope: the first one, and the rest.
 // Emptied by `drop`, so there is nothing to be dropped after that.
-pub(crate) struct WakeList(ManuallyDrop<Option<(Waker, Vec<Waker>)>>);
+pub(crate) struct WakeList {
+    first: ManuallyDrop<Option<Waker>>,
+    rest: ManuallyDrop<Vec<Waker>>,
+}
 
 impl WakeList {
     #[inline]
     pub(crate) const fn new() -> Self {
-        Self(ManuallyDrop::new(None))
+        Self { first: ManuallyDrop::new(None), rest: ManuallyDrop::new(Vec::new()) }
     }
 
     #[inline]
     pub(crate) fn push(&mut self, waker: Option<Waker>) {
         if let Some(waker) = waker {
-            match &mut *self.0 {
-                Some((_, rest)) => rest.push(waker),
-                empty => *empty = Some((waker, Vec::new())),
+            if self.first.is_none() {
+                *self.first = Some(waker);
+            } else {
+                self.rest.push(waker);
             }
         }
     }
@@ -209,19 +213,19 @@ impl WakeList {
 impl Drop for WakeList {
     #[inline]
     fn drop(&mut self) {
-        if let Some((first, rest)) = self.0.take() {
-            wake_all(first, rest);
+        if let Some(first) = self.first.take() {
+            if self.rest.is_empty() {
+                first.wake();
+            } else {
+                wake_all(first, mem::take(&mut self.rest));
+            }
         }
     }
 }
 
-#[inline(never)]
+#[cold]
 fn wake_all(first: Waker, rest: Vec<Waker>) {
-    if rest.is_empty() {
-        first.wake();
-    } else {
-        wake_each(&mut core::iter::once(first).chain(rest));
-    }
+    wake_each(&mut core::iter::once(first).chain(rest));
 }
 
 fn wake_each<I: Iterator<Item = Waker>>(wakers: &mut I) {
