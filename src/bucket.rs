@@ -203,7 +203,7 @@ impl TokenBucket {
     #[cfg_attr(not(feature = "std"), allow(clippy::unused_self, reason = "there are no causes without std"))]
     pub(crate) fn closed(&self) -> Closed {
         #[cfg(feature = "std")]
-        return Closed::new(self.cause.get().cloned().flatten());
+        return Closed::new(self.cause.get().and_then(Clone::clone));
         #[cfg(not(feature = "std"))]
         return Closed::new(None);
     }

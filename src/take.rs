@@ -143,32 +143,34 @@ impl<H: Handle> TakeFuture<H> {
     }
 
     /// If this is new, takes without waiting, or fails for good.
-    pub(crate) fn take_now(&mut self) -> Option<Result<TokenGuard<H>, TakeError>> {
-        let Stage::Fresh = self.stage else { return None };
-        match self.request.try_take(self.handle.as_ref()?.to_bucket().combiner()) {
-            Ok(count) => Some(Ok(self.guard(count))),
-            Err(Refused::NotNow) => None,
-            Err(refused) => Some(Err(self.fail(refused))),
+    pub(crate) fn take_now(&mut self) -> Poll<Result<TokenGuard<H>, TakeError>> {
+        let (Stage::Fresh, Some(handle)) = (&self.stage, &self.handle) else { return Poll::Pending };
+        match self.request.try_take(handle.to_bucket().combiner()) {
+            Ok(count) => self.succeed(count),
+            Err(Refused::NotNow) => Poll::Pending,
+            Err(refused) => self.fail(refused),
         }
     }
 
+    // The result of a poll is written once, where it is returned: to copy what was just written in pieces would stall the processor.
+
     /// Done, with that many tokens.
     #[inline]
-    fn guard(&mut self, count: usize) -> TokenGuard<H> {
+    fn succeed(&mut self, count: usize) -> Poll<Result<TokenGuard<H>, TakeError>> {
         self.stage = Stage::Done;
-        TokenGuard::new(self.handle.take().expect("it is not done"), count)
+        Poll::Ready(Ok(TokenGuard::new(self.handle.take().expect("it is not done"), count)))
     }
 
     /// Done, without tokens.
     #[cold]
-    fn fail(&mut self, refused: Refused) -> TakeError {
+    fn fail(&mut self, refused: Refused) -> Poll<Result<TokenGuard<H>, TakeError>> {
         self.stage.finish();
         let handle = self.handle.take().expect("it is not done");
         let bucket = handle.to_bucket();
-        match refused {
+        Poll::Ready(Err(match refused {
             Refused::ExceedsMax => TakeError::ExceedsMax { requested: self.request.count, max_capacity: bucket.max_capacity() },
-            Refused::NotNow | Refused::Closed => bucket.closed().into(),
-        }
+            Refused::NotNow | Refused::Closed => TakeError::Closed(bucket.closed()),
+        }))
     }
 
     /// Joins the queue, after the first attempt found too few tokens.
@@ -201,9 +203,9 @@ impl<H: Handle> TakeFuture<H> {
                 self.stage = Stage::Fresh;
                 drop(wakes);
                 tokens.disarm();
-                Poll::Ready(Ok(self.guard(count as usize)))
+                self.succeed(count as usize)
             }
-            Err(refused) => Poll::Ready(Err(self.fail(refused))),
+            Err(refused) => self.fail(refused),
         }
     }
 
@@ -220,17 +222,17 @@ impl<H: Handle> TakeFuture<H> {
             Stage::Fresh if seen.is_some_and(|seen| seen.lacks(self.request.min)) => self.join_queue(cx, budget),
             // Closed, or there are tokens: a waiter that found that out in the queue would wake itself.
             Stage::Fresh => match self.take_now() {
-                Some(result) => {
+                Poll::Pending => self.join_queue(cx, budget),
+                ready => {
                     budget.spend();
-                    Poll::Ready(result)
+                    ready
                 }
-                None => self.join_queue(cx, budget),
             },
             Stage::Queued(registration) => match registration.waiter.granted() {
                 Some(count) => {
                     self.stage.finish();
                     budget.spend();
-                    Poll::Ready(Ok(self.guard(count as usize)))
+                    self.succeed(count as usize)
                 }
                 None => self.poll_queued(cx, false, budget),
             },
@@ -269,9 +271,8 @@ impl<H: Handle> Future for TakeFuture<H> {
         match this.take_fast() {
             Ok(()) => {
                 budget.spend();
-                Poll::Ready(Ok(this.guard(this.request.count)))
+                this.succeed(this.request.count)
             }
-            // The budget goes along, so that the result is written where it is returned, and not copied.
             Err(seen) => this.poll_slow(cx, seen, budget),
         }
     }
@@ -303,6 +304,7 @@ impl<H: Handle> fmt::Debug for TakeFuture<H> {
 
 #[cfg(feature = "std")]
 mod blocking {
+    use core::task::Poll;
     use core::time::Duration;
     use std::time::Instant;
 
@@ -336,8 +338,8 @@ mod blocking {
         #[inline]
         pub fn wait(mut self) -> Result<TokenGuard<H>, TakeError> {
             match self.take_now() {
-                Some(result) => result,
-                None => block::block_on(self),
+                Poll::Ready(result) => result,
+                Poll::Pending => block::block_on(self),
             }
         }
 
@@ -396,8 +398,8 @@ mod blocking {
         #[inline]
         fn wait_until(mut self, deadline: impl FnOnce() -> Option<Instant>) -> Result<TokenGuard<H>, WaitError<TakeError>> {
             match self.take_now() {
-                Some(result) => result.map_err(WaitError::Failed),
-                None => block::block_until(self, deadline()),
+                Poll::Ready(result) => result.map_err(WaitError::Failed),
+                Poll::Pending => block::block_until(self, deadline()),
             }
         }
     }
