@@ -326,7 +326,7 @@ impl Combiner {
                 Next::Wake => {
                     if let Some(Ok(waker)) = queue.next_to_wake().map(|waiter| waiter.notify(Phase::Woken)) {
                         wakes.push(waker);
-                        if queue.claim() {
+                        if queue.claim(seen.available()) {
                             break;
                         }
                     }

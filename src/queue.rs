@@ -55,7 +55,7 @@ struct Entry<W> {
 }
 
 /// What the waiter needs is part of what is claimed.
-const CLAIMS: u32 = 1 << 31;
+const CLAIMS: u32 = u32::MAX / 2 + 1;
 
 /// Waiters in the order of their arrival; the first ones may have been woken.
 #[derive(Debug)]
@@ -316,11 +316,11 @@ impl<W: Waits> WaitQueue<W> {
         self.takers.entries.get(self.takers.woken).map(|entry| &entry.waiter)
     }
 
-    /// The waiter that [`Next::Wake`] means has been woken; that was for a request that is satisfiable. True if it was the last one.
+    /// The waiter that [`Next::Wake`] means has been woken (its request is satisfiable). True if none can be woken after it.
     #[inline]
-    pub(crate) fn claim(&mut self) -> bool {
+    pub(crate) fn claim(&mut self, available: i64) -> bool {
         self.takers.claim_next(i64::MAX);
-        self.takers.woken == self.takers.entries.len()
+        self.takers.claimed >= available || self.takers.woken == self.takers.entries.len()
     }
 
     /// The waiter that [`Next::Grant`] means; it is no longer queued.

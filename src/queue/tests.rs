@@ -212,7 +212,7 @@ impl Bucket {
                 }
                 Next::Wake => {
                     events.push(wake(self.queue.next_to_wake().expect("a sleeping waiter")));
-                    if self.queue.claim() {
+                    if self.queue.claim(self.state.available()) {
                         // What the combiner relies on: there is nothing more to do.
                         assert_eq!(self.queue.next(self.state), Next::Wait);
                         break;
@@ -1018,10 +1018,10 @@ fn woken_waiters_that_leave_cost_a_few_looks_each() {
         let mut full = State::new(many);
         // This one sleeps to the end.
         bucket.queue.push(new_waiter(&bucket, Kind::Take, many));
-        for waiter in &waiters {
+        for (i, waiter) in waiters.iter().enumerate() {
             assert_eq!(bucket.queue.next(full), Next::Wake);
             waiter.standing.set(Standing::Woken);
-            assert!(!bucket.queue.claim());
+            assert_eq!(bucket.queue.claim(full.available()), i + 1 == MANY);
         }
         assert!(looks(&bucket) <= 4 * MANY);
         for waiter in (0..MANY).map(|i| &waiters[order(i)]) {
