@@ -267,13 +267,19 @@ impl<W: Waits> WaitQueue<W> {
     }
 
     /// What to do for the takers of a bucket in this state.
+    #[inline]
     pub(crate) fn next(&mut self, state: State) -> Next {
+        if self.deferred.is_empty() && self.takers.claimed >= state.available() && self.is_head_trying(state) {
+            Next::Wait
+        } else {
+            self.find_next(state)
+        }
+    }
+
+    fn find_next(&mut self, state: State) -> Next {
         let (available, satisfiable) = (state.available(), state.satisfiable());
         if self.has_restorable(satisfiable) {
             self.restore_deferred(satisfiable);
-        }
-        if self.takers.claimed >= available && self.is_head_trying(state) {
-            return Next::Wait;
         }
         loop {
             self.bury();
@@ -306,6 +312,7 @@ impl<W: Waits> WaitQueue<W> {
     }
 
     /// Whether the head was woken to take its tokens for itself, and has not answered, and all claims are right.
+    #[inline]
     fn is_head_trying(&self, state: State) -> bool {
         self.takers.claims_hold_for.contains(&state.satisfiable())
             && self.takers.entries.front().is_some_and(|head| head.claims() && head.waiter.min() <= state.capacity() && !self.is_due(head))
@@ -361,10 +368,11 @@ impl<W: Waits> WaitQueue<W> {
         }
     }
 
-    /// Whether the head will be due after `losses` more.
-    pub(crate) fn is_starving_after(&mut self, losses: u32) -> bool {
+    /// After how many more losses the head will be due.
+    #[inline]
+    pub(crate) fn losses_until_due(&mut self) -> u32 {
         self.bury();
-        self.takers.entries.front().is_some_and(|head| head.losses() + losses >= STARVING_AFTER)
+        self.takers.entries.front().map_or(u32::MAX, |head| STARVING_AFTER - head.losses())
     }
 
     const fn is_due(&self, head: &Entry<W>) -> bool {

@@ -156,9 +156,10 @@ impl Combiner {
         wakes: &mut WakeList,
         mut transition: impl FnMut(State) -> Result<(State, R), E>,
     ) -> Result<R, E> {
+        let losses_until_due = queue.losses_until_due();
         let changed = self.state.update(|state| {
             let (next, result) = transition(state)?;
-            let next = state.owners_change(next, queue.is_starving_after(state.is_bypassed().into()));
+            let next = state.owners_change(next, u32::from(state.is_bypassed()) >= losses_until_due);
             Ok((next, (state.is_bypassed() && !next.is_bypassed(), next, result)))
         });
         let (seen, result) = match changed {

@@ -187,9 +187,9 @@ impl Bucket {
             return Vec::new();
         }
         let was_bypassed = self.state.is_bypassed();
-        let is_starving = self.queue.is_starving_after(was_bypassed.into());
-        assert_eq!(is_starving, self.model.is_starving_after(was_bypassed.into()));
-        self.state = self.state.owners_change(next, is_starving);
+        let losses_until_due = self.queue.losses_until_due();
+        assert_eq!(losses_until_due, self.model.losses_until_due());
+        self.state = self.state.owners_change(next, u32::from(was_bypassed) >= losses_until_due);
         if was_bypassed && !self.state.is_bypassed() {
             self.queue.count_loss();
             self.model.count_loss();
@@ -360,8 +360,8 @@ impl Model {
         self.fifo || losses >= STARVING_AFTER
     }
 
-    fn is_starving_after(&self, losses: u32) -> bool {
-        self.head().is_some_and(|head| self.takers[head].losses + losses >= STARVING_AFTER)
+    fn losses_until_due(&self) -> u32 {
+        self.head().map_or(u32::MAX, |head| STARVING_AFTER.saturating_sub(self.takers[head].losses))
     }
 
     /// Whether newcomers must queue.
@@ -737,7 +737,7 @@ fn only_the_head_loses() {
     // What was lost by the one that left is not the heir's.
     lose(&mut bucket, 15);
     assert_eq!((bucket.line(), bucket.model.takers[0].losses), (vec![b], 15));
-    assert!(!bucket.queue.is_starving_after(0) && bucket.queue.is_starving_after(1));
+    assert_eq!(bucket.queue.losses_until_due(), 1);
 }
 
 #[test]
@@ -751,7 +751,7 @@ fn a_dead_entry_in_front_does_not_hide_a_starving_head() {
     assert_eq!((bucket.set_capacity(8), bucket.line()), (vec![], vec![a, b]));
     assert!(bucket.bypass(4));
     assert_eq!((bucket.leave(a), bucket.line()), (vec![], vec![a, b]));
-    assert!(!bucket.queue.is_starving_after(0) && bucket.queue.is_starving_after(1));
+    assert_eq!(bucket.queue.losses_until_due(), 1);
 }
 
 #[test]
