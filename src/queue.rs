@@ -21,7 +21,7 @@ use crate::sync::loom_or;
 pub(crate) const STARVING_AFTER: u32 = loom_or(2, 16);
 
 /// How many entries a queue may have room for without need.
-const SPARE: usize = 64;
+const SPARE: usize = 256;
 
 /// How the queue sees a waiter.
 pub(crate) trait Waits {
@@ -144,10 +144,16 @@ impl<W: Waits> Line<W> {
         let mut entry = self.entries.pop_front()?;
         self.woken = self.woken.saturating_sub(1);
         self.claimed -= entry.unclaim();
+        self.give_memory_back();
+        Some(entry)
+    }
+
+    /// Keeps room for as many entries as there are, and for some more.
+    #[inline]
+    fn give_memory_back(&mut self) {
         if self.entries.capacity() > 4 * (SPARE + self.entries.len()) {
             self.entries.shrink_to(SPARE + 2 * self.entries.len());
         }
-        Some(entry)
     }
 
     #[inline]
@@ -234,7 +240,7 @@ impl<W: Waits> Line<W> {
     fn retain(&mut self, mut keep: impl FnMut(&W) -> bool) {
         self.rescan();
         self.entries.retain(|entry| keep(&entry.waiter));
-        self.entries.shrink_to(SPARE + 2 * self.entries.len());
+        self.give_memory_back();
     }
 }
 

@@ -379,6 +379,9 @@ fn a_deferred_wait_leaves_nothing(fairness: Fairness) {
 /// Up to 17 dead waiters, and 64 entries of up to 64 bytes each.
 const FEW: i64 = (17 + 64) * 64;
 
+/// Room for 1,024 entries of 16 bytes, which a queue keeps for the next crowd.
+const ROOM: i64 = 1024 * 16;
+
 /// In a paused or small bucket, cancelled waiters stay until there are more than a few of them.
 fn cancelled_waits_do_not_pile_up(fairness: Fairness) {
     for (n, capacity) in [(1, 0), (3, 1)] {
@@ -435,7 +438,7 @@ fn a_cancelled_crowd_leaves_nothing(fairness: Fairness) {
                 assert_eq!(bucket.waiting(), 0);
             }
         });
-        assert!(now.bytes <= FEW, "{now:?} for {n} of {capacity}");
+        assert!(now.bytes <= FEW + ROOM, "{now:?} for {n} of {capacity}");
     }
 }
 
