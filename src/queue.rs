@@ -321,7 +321,11 @@ impl<W: Waits> WaitQueue<W> {
     #[inline]
     fn is_head_trying(&self, state: State) -> bool {
         self.takers.claims_hold_for.contains(&state.satisfiable())
-            && self.takers.entries.front().is_some_and(|head| head.claims() && head.waiter.min() <= state.capacity() && !self.is_due(head))
+            && self
+                .takers
+                .entries
+                .front()
+                .is_some_and(|head| head.claims() && head.waiter.min() <= state.capacity() && !self.is_due(head))
     }
 
     /// The waiter that [`Next::Wake`] means.

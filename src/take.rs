@@ -212,12 +212,7 @@ impl<H: Handle> TakeFuture<H> {
     /// The poll of a request that cannot be served by one plain step; `seen` is the word in which that failed, if it was tried.
     #[cold]
     #[track_caller]
-    fn poll_slow(
-        &mut self,
-        cx: &mut Context<'_>,
-        seen: Option<State>,
-        budget: Budget,
-    ) -> Poll<Result<TokenGuard<H>, TakeError>> {
+    fn poll_slow(&mut self, cx: &mut Context<'_>, seen: Option<State>, budget: Budget) -> Poll<Result<TokenGuard<H>, TakeError>> {
         match &self.stage {
             Stage::Fresh if seen.is_some_and(|seen| seen.lacks(self.request.min)) => self.join_queue(cx, budget),
             // Closed, or there are tokens: a waiter that found that out in the queue would wake itself.

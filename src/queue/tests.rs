@@ -301,10 +301,7 @@ impl Bucket {
     /// What holds after the queue was served.
     fn check_served(&self) {
         let satisfiable = self.state.satisfiable();
-        assert!(
-            self.queue.deferred.values().all(|entry| entry.need() > satisfiable),
-            "no request is deferred without need"
-        );
+        assert!(self.queue.deferred.values().all(|entry| entry.need() > satisfiable), "no request is deferred without need");
         let line = &self.queue.takers;
         assert!(line.entries.front().is_none_or(|head| head.waiter.lives()));
         // Without a token, none behind it could be served.
@@ -320,11 +317,7 @@ impl Bucket {
         let claimed: i64 = before.filter(|entry| claims(entry)).map(|entry| entry.need()).sum();
         let left = self.state.available() - claimed;
         let sleeper = line.entries.iter().find(|entry| entry.waiter.standing.get() == Standing::Waiting);
-        assert!(
-            sleeper.is_none_or(|sleeper| sleeper.need() > left),
-            "{:?} could proceed",
-            sleeper.map(|entry| entry.waiter.id)
-        );
+        assert!(sleeper.is_none_or(|sleeper| sleeper.need() > left), "{:?} could proceed", sleeper.map(|entry| entry.waiter.id));
         let (dead, live) = (Summary::default(), self.queue.summary());
         assert!(live != dead || self.model.takers.is_empty());
     }
