@@ -1,6 +1,6 @@
 //! How far a future has come: what the futures for tokens, for room, and for an idle or settled bucket share.
 
-use core::mem;
+use core::mem::{self, ManuallyDrop};
 use core::task::{Context, Poll};
 
 use crate::TokenBucket;
@@ -10,8 +10,8 @@ use crate::waiter::{Registration, Waiter, WakeList};
 pub(crate) enum Stage {
     /// Not polled yet.
     Fresh,
-    /// In the queue.
-    Queued(Registration),
+    /// In the queue, which it must leave: a registration is never just dropped.
+    Queued(ManuallyDrop<Registration>),
     Done,
 }
 
@@ -24,19 +24,24 @@ impl Stage {
         }
     }
 
+    #[inline]
+    pub(crate) fn queued(registration: Registration) -> Self {
+        Self::Queued(ManuallyDrop::new(registration))
+    }
+
     /// Leaves the queue, if the future is in it.
     #[cold]
     pub(crate) fn cancel(&mut self, bucket: &TokenBucket) {
         if let Self::Queued(registration) = mem::replace(self, Self::Done) {
-            bucket.combiner().cancel(registration);
+            bucket.combiner().cancel(ManuallyDrop::into_inner(registration));
         }
     }
 
     /// Done: the waiter has been served. What is left of it is cleared away.
     #[inline]
     pub(crate) fn finish(&mut self) {
-        if let Self::Queued(mut registration) = mem::replace(self, Self::Done) {
-            registration.discard_listener();
+        if let Self::Queued(registration) = mem::replace(self, Self::Done) {
+            ManuallyDrop::into_inner(registration).discard_listener();
         }
     }
 
@@ -52,11 +57,11 @@ impl Stage {
         let combiner = bucket.combiner();
         let mut registered = false;
         if let Self::Fresh = self {
-            *self = Self::Queued(combiner.enqueue(Waiter::new(kind, min, up_to, cx.waker()), wakes));
+            *self = Self::queued(combiner.enqueue(Waiter::new(kind, min, up_to, cx.waker()), wakes));
             registered = true;
         }
         match self {
-            Self::Queued(Registration { waiter, .. }) => combiner.poll(waiter, cx.waker(), registered, wakes),
+            Self::Queued(registration) => combiner.poll(&registration.waiter, cx.waker(), registered, wakes),
             Self::Fresh | Self::Done => unreachable!("it is queued"),
         }
     }

@@ -11,7 +11,7 @@ use futures_core::future::FusedFuture;
 use crate::combiner::{Combiner, ReturnOnUnwind};
 use crate::stage::Stage;
 use crate::state::{Kind, MAX_CAPACITY, Refused, State};
-use crate::sync::coop::{self, Budget};
+use crate::sync::coop;
 use crate::token::{Handle, TokenGuard};
 use crate::waiter::{Waiter, WakeList};
 use crate::{TakeError, TokenBucket};
@@ -55,7 +55,7 @@ use crate::{TakeError, TokenBucket};
 /// granted go to the next waiter, which is woken if necessary.
 #[must_use = "futures do nothing unless polled, awaited or waited for"]
 pub struct TakeFuture<H: Handle> {
-    /// Moves into the guard.
+    /// Moves into the guard: then the future is done.
     handle: Option<H>,
     request: Request,
     stage: Stage,
@@ -119,13 +119,13 @@ impl Request {
     }
 
     /// Takes without waiting.
-    pub(crate) fn try_take(&self, combiner: &Combiner) -> Result<usize, Refused> {
+    pub(crate) fn try_take(&self, combiner: &Combiner) -> Result<u32, Refused> {
         match (self.min, self.up_to) {
             (_, 0) if combiner.state().is_closed() => Err(Refused::Closed),
             (_, 0) => Ok(0),
             (min, _) if min > combiner.max() => Err(Refused::ExceedsMax),
-            (min, up_to) if min == up_to => combiner.try_take(min).map(|()| min as usize),
-            (min, up_to) => combiner.try_take_up_to(min, up_to).map(|taken| taken as usize),
+            (min, up_to) if min == up_to => combiner.try_take(min).map(|()| min),
+            (min, up_to) => combiner.try_take_up_to(min, up_to),
         }
     }
 }
@@ -143,95 +143,99 @@ impl<H: Handle> TakeFuture<H> {
     }
 
     /// If this is new, takes without waiting, or fails for good.
+    #[inline]
     pub(crate) fn take_now(&mut self) -> Poll<Result<TokenGuard<H>, TakeError>> {
         let (Stage::Fresh, Some(handle)) = (&self.stage, &self.handle) else { return Poll::Pending };
-        match self.request.try_take(handle.to_bucket().combiner()) {
-            Ok(count) => self.succeed(count),
-            Err(Refused::NotNow) => Poll::Pending,
-            Err(refused) => self.fail(refused),
+        let taken = self.request.try_take(handle.to_bucket().combiner());
+        if taken == Err(Refused::NotNow) { Poll::Pending } else { self.complete(Poll::Ready(taken)) }
+    }
+
+    /// Makes the output of a count. (Up to here, it is in registers: an output that is copied right after it was written stalls the processor.)
+    #[inline(always)]
+    fn complete(&mut self, polled: Poll<Result<u32, Refused>>) -> Poll<Result<TokenGuard<H>, TakeError>> {
+        match polled {
+            Poll::Ready(Ok(count)) => Poll::Ready(Ok(self.guard(count))),
+            Poll::Ready(Err(refused)) => Poll::Ready(Err(self.fail(refused))),
+            Poll::Pending => Poll::Pending,
         }
     }
 
-    // The result of a poll is written once, where it is returned: to copy what was just written in pieces would stall the processor.
-
     /// Done, with that many tokens.
     #[inline]
-    fn succeed(&mut self, count: usize) -> Poll<Result<TokenGuard<H>, TakeError>> {
-        self.stage = Stage::Done;
-        Poll::Ready(Ok(TokenGuard::new(self.handle.take().expect("it is not done"), count)))
+    fn guard(&mut self, count: u32) -> TokenGuard<H> {
+        TokenGuard::new(self.handle.take().expect("it is not done"), count as usize)
     }
 
     /// Done, without tokens.
     #[cold]
-    fn fail(&mut self, refused: Refused) -> Poll<Result<TokenGuard<H>, TakeError>> {
+    fn fail(&mut self, refused: Refused) -> TakeError {
         self.stage.finish();
         let handle = self.handle.take().expect("it is not done");
         let bucket = handle.to_bucket();
-        Poll::Ready(Err(match refused {
+        match refused {
             Refused::ExceedsMax => TakeError::ExceedsMax { requested: self.request.count, max_capacity: bucket.max_capacity() },
-            Refused::NotNow | Refused::Closed => TakeError::Closed(bucket.closed()),
-        }))
+            Refused::NotNow | Refused::Closed => bucket.closed().into(),
+        }
     }
 
     /// Joins the queue, after the first attempt found too few tokens.
     #[cold]
-    fn join_queue(&mut self, cx: &mut Context<'_>, budget: Budget) -> Poll<Result<TokenGuard<H>, TakeError>> {
+    fn join_queue(&mut self, cx: &mut Context<'_>) -> Poll<Result<u32, Refused>> {
         let Some(handle) = &self.handle else { unreachable!("it is new") };
         let mut wakes = WakeList::new();
         let waiter = Waiter::new(Kind::Take, self.request.min, self.request.up_to, cx.waker());
         let registration = handle.to_bucket().combiner().enqueue(waiter, &mut wakes);
         let is_waiting = registration.waiter.is_waiting();
-        self.stage = Stage::Queued(registration);
+        self.stage = Stage::queued(registration);
         // Now the registration is where a panic of these finds it.
         drop(wakes);
-        if is_waiting { Poll::Pending } else { self.poll_queued(cx, true, budget) }
+        if is_waiting { Poll::Pending } else { self.poll_queued(cx, true) }
     }
 
     /// The poll of a request that is in the queue.
     #[cold]
-    fn poll_queued(&mut self, cx: &mut Context<'_>, registered: bool, budget: Budget) -> Poll<Result<TokenGuard<H>, TakeError>> {
+    fn poll_queued(&mut self, cx: &mut Context<'_>, registered: bool) -> Poll<Result<u32, Refused>> {
         let (Stage::Queued(registration), Some(handle)) = (&self.stage, &self.handle) else { unreachable!("it is queued") };
         let combiner = handle.to_bucket().combiner();
         let mut wakes = WakeList::new();
         let polled = ready!(combiner.poll(&registration.waiter, cx.waker(), registered, &mut wakes));
-        budget.spend();
-        match polled {
-            Ok(count) => {
-                let tokens = ReturnOnUnwind::new(combiner, count);
-                self.stage.finish();
-                // If a foreign waker panics, this begins anew.
-                self.stage = Stage::Fresh;
-                drop(wakes);
-                tokens.disarm();
-                self.succeed(count as usize)
-            }
-            Err(refused) => self.fail(refused),
+        if let Ok(count) = polled {
+            let tokens = ReturnOnUnwind::new(combiner, count);
+            self.stage.finish();
+            // If a foreign waker panics, this begins anew.
+            self.stage = Stage::Fresh;
+            drop(wakes);
+            tokens.disarm();
         }
+        Poll::Ready(polled)
     }
 
     /// The poll of a request that cannot be served by one plain step; `seen` is the word in which that failed, if it was tried.
     #[cold]
     #[track_caller]
-    fn poll_slow(&mut self, cx: &mut Context<'_>, seen: Option<State>, budget: Budget) -> Poll<Result<TokenGuard<H>, TakeError>> {
-        match &self.stage {
-            Stage::Fresh if seen.is_some_and(|seen| seen.lacks(self.request.min)) => self.join_queue(cx, budget),
+    fn poll_slow(&mut self, cx: &mut Context<'_>, seen: Option<State>) -> Poll<Result<u32, Refused>> {
+        match (&self.stage, &self.handle) {
+            (Stage::Fresh, _) if seen.is_some_and(|seen| seen.lacks(self.request.min)) => self.join_queue(cx),
             // Closed, or there are tokens: a waiter that found that out in the queue would wake itself.
-            Stage::Fresh => match self.take_now() {
-                Poll::Pending => self.join_queue(cx, budget),
-                ready => {
-                    budget.spend();
-                    ready
-                }
+            (Stage::Fresh, Some(handle)) => match self.request.try_take(handle.to_bucket().combiner()) {
+                Err(Refused::NotNow) => self.join_queue(cx),
+                taken => Poll::Ready(taken),
             },
-            Stage::Queued(registration) => match registration.waiter.granted() {
+            (Stage::Queued(registration), _) => match registration.waiter.granted() {
                 Some(count) => {
                     self.stage.finish();
-                    budget.spend();
-                    self.succeed(count as usize)
+                    Poll::Ready(Ok(count))
                 }
-                None => self.poll_queued(cx, false, budget),
+                None => self.poll_queued(cx, false),
             },
-            Stage::Done => panic!("`Take` polled after it completed"),
+            _ => panic!("`Take` polled after it completed"),
+        }
+    }
+
+    #[cold]
+    fn cancel(&mut self) {
+        if let Some(handle) = &self.handle {
+            self.stage.cancel(handle.to_bucket());
         }
     }
 
@@ -258,7 +262,7 @@ impl<H: Handle> Unpin for TakeFuture<H> {}
 impl<H: Handle> Future for TakeFuture<H> {
     type Output = Result<TokenGuard<H>, TakeError>;
 
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
@@ -266,24 +270,27 @@ impl<H: Handle> Future for TakeFuture<H> {
         match this.take_fast() {
             Ok(()) => {
                 budget.spend();
-                this.succeed(this.request.count)
+                Poll::Ready(Ok(this.guard(this.request.min)))
             }
-            Err(seen) => this.poll_slow(cx, seen, budget),
+            Err(seen) => {
+                let polled = this.poll_slow(cx, seen);
+                this.complete(budget.spend_if_ready(polled))
+            }
         }
     }
 }
 
 impl<H: Handle> FusedFuture for TakeFuture<H> {
     fn is_terminated(&self) -> bool {
-        matches!(self.stage, Stage::Done)
+        self.handle.is_none()
     }
 }
 
 impl<H: Handle> Drop for TakeFuture<H> {
     #[inline]
     fn drop(&mut self) {
-        if let (Stage::Queued(_), Some(handle)) = (&self.stage, &self.handle) {
-            self.stage.cancel(handle.to_bucket());
+        if let Stage::Queued(_) = self.stage {
+            self.cancel();
         }
     }
 }
@@ -292,7 +299,7 @@ impl<H: Handle> fmt::Debug for TakeFuture<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Take")
             .field("count", &self.request.count)
-            .field("stage", &format_args!("{}", self.stage.name()))
+            .field("stage", &format_args!("{}", if self.handle.is_some() { self.stage.name() } else { Stage::Done.name() }))
             .finish_non_exhaustive()
     }
 }

@@ -71,7 +71,7 @@ impl TokenBucket {
     /// Same as for [`try_take`](Self::try_take). A deficit stays as it is, because no token is available then.
     pub fn try_take_up_to(&self, n: usize) -> Result<Token<'_>, TryTakeError> {
         match Request::up_to(n).try_take(&self.combiner) {
-            Ok(taken) => Ok(Token::new(self, taken)),
+            Ok(taken) => Ok(Token::new(self, taken as usize)),
             Err(refused) => Err(self.take_error(n, refused)),
         }
     }
@@ -136,7 +136,7 @@ impl TokenBucket {
     /// Same as for [`try_take_up_to`](Self::try_take_up_to).
     pub fn try_take_up_to_owned(self: &Arc<Self>, n: usize) -> Result<OwnedToken, TryTakeError> {
         match Request::up_to(n).try_take(&self.combiner) {
-            Ok(taken) => Ok(OwnedToken::new(Arc::clone(self), taken)),
+            Ok(taken) => Ok(OwnedToken::new(Arc::clone(self), taken as usize)),
             Err(refused) => Err(self.take_error(n, refused)),
         }
     }

@@ -71,12 +71,12 @@ impl Combiner {
     }
 
     pub(crate) fn release(&self, n: usize) -> Result<(), Refused> {
-        self.change(&mut WakeList::new(), |state| Ok((state.release(n, self.max)?, ())))
+        self.change_and_wake(|state| Ok((state.release(n, self.max)?, ())))
     }
 
     #[inline]
     pub(crate) fn set_capacity(&self, capacity: u32) -> Result<State, Refused> {
-        self.change(&mut WakeList::new(), |state| {
+        self.change_and_wake(|state| {
             let next = state.set_capacity(capacity, self.max)?;
             Ok((next, next))
         })
@@ -84,7 +84,7 @@ impl Combiner {
 
     /// As [`set_capacity`](Self::set_capacity), if the capacity is `from`; else the error is what it is.
     pub(crate) fn set_capacity_from(&self, from: u32, capacity: u32) -> Result<State, Result<u32, Refused>> {
-        self.change(&mut WakeList::new(), |state| {
+        self.change_and_wake(|state| {
             if state.capacity() != from {
                 return Err(Ok(state.capacity()));
             }
@@ -113,8 +113,15 @@ impl Combiner {
     }
 
     /// Applies a transition, and serves the queue if that lets waiters proceed.
-    ///
-    /// The caller wakes them when it is done with what must not be interrupted by a panic.
+    #[inline]
+    fn change_and_wake<R, E>(&self, mut transition: impl FnMut(State) -> Result<(State, R), E>) -> Result<R, E> {
+        match self.change_quietly(&mut transition) {
+            Some(done) => done,
+            None => self.change_and_serve(&mut WakeList::new(), transition),
+        }
+    }
+
+    /// As [`change_and_wake`](Self::change_and_wake), and the caller wakes the waiters when it is done with what must not be interrupted by a panic.
     pub(crate) fn change<R, E>(
         &self,
         wakes: &mut WakeList,
@@ -122,10 +129,20 @@ impl Combiner {
     ) -> Result<R, E> {
         match self.change_quietly(&mut transition) {
             Some(done) => done,
-            None => match self.own() {
-                Some(queue) => self.change_as_owner(queue, wakes, transition),
-                None => self.change_and_recheck(wakes, transition),
-            },
+            None => self.change_and_serve(wakes, transition),
+        }
+    }
+
+    /// Applies a transition that concerns waiters.
+    #[cold]
+    fn change_and_serve<R, E>(
+        &self,
+        wakes: &mut WakeList,
+        transition: impl FnMut(State) -> Result<(State, R), E>,
+    ) -> Result<R, E> {
+        match self.own() {
+            Some(queue) => self.change_as_owner(queue, wakes, transition),
+            None => self.change_and_recheck(wakes, transition),
         }
     }
 
