@@ -150,8 +150,11 @@ impl<H: Handle> TakeFuture<H> {
         if taken == Err(Refused::NotNow) { Poll::Pending } else { self.complete(Poll::Ready(taken)) }
     }
 
-    /// Makes the output of a count. (Up to here, it is in registers: an output that is copied right after it was written stalls the processor.)
+    /// Makes the output of a count.
+    ///
+    /// Up to here, it is in registers. An output that is written in memory, and copied at once, stalls the processor. Hence this and `poll` are always inlined.
     #[inline(always)]
+    #[allow(clippy::inline_always, reason = "see above")]
     fn complete(&mut self, polled: Poll<Result<u32, Refused>>) -> Poll<Result<TokenGuard<H>, TakeError>> {
         match polled {
             Poll::Ready(Ok(count)) => Poll::Ready(Ok(self.guard(count))),
@@ -263,6 +266,7 @@ impl<H: Handle> Future for TakeFuture<H> {
     type Output = Result<TokenGuard<H>, TakeError>;
 
     #[inline(always)]
+    #[allow(clippy::inline_always, reason = "see `complete`")]
     #[track_caller]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();

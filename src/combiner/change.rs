@@ -135,11 +135,7 @@ impl Combiner {
 
     /// Applies a transition that concerns waiters.
     #[cold]
-    fn change_and_serve<R, E>(
-        &self,
-        wakes: &mut WakeList,
-        transition: impl FnMut(State) -> Result<(State, R), E>,
-    ) -> Result<R, E> {
+    fn change_and_serve<R, E>(&self, wakes: &mut WakeList, transition: impl FnMut(State) -> Result<(State, R), E>) -> Result<R, E> {
         match self.own() {
             Some(queue) => self.change_as_owner(queue, wakes, transition),
             None => self.change_and_recheck(wakes, transition),

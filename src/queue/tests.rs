@@ -314,7 +314,7 @@ impl Bucket {
         assert!(!line.claims_hold_for.contains(&satisfiable) || woken.all(|entry| entry.claims() == claims(entry)));
         // Work conservation: the first sleeping waiter that the capacity allows cannot have what the waiters before it leave over.
         let before = line.entries.iter().take_while(|entry| entry.waiter.standing.get() != Standing::Waiting);
-        let claimed: i64 = before.filter(|entry| claims(entry)).map(|entry| entry.need()).sum();
+        let claimed: i64 = before.filter(|entry| claims(entry)).map(Entry::need).sum();
         let left = self.state.available() - claimed;
         let sleeper = line.entries.iter().find(|entry| entry.waiter.standing.get() == Standing::Waiting);
         assert!(sleeper.is_none_or(|sleeper| sleeper.need() > left), "{:?} could proceed", sleeper.map(|entry| entry.waiter.id));
@@ -1087,7 +1087,9 @@ fn memory_is_given_back() {
             waiters.push(waiter);
         }
     }
-    waiters.iter().for_each(|waiter| waiter.standing.set(Standing::Gone));
+    for waiter in &waiters {
+        waiter.standing.set(Standing::Gone);
+    }
     bucket.queue.takers.entries.iter().for_each(|entry| entry.waiter.standing.set(Standing::Gone));
     bucket.queue.compact();
     let WaitQueue { releasers, idle, settled, .. } = &bucket.queue;
