@@ -308,7 +308,7 @@ impl Combiner {
     fn serve_waiters(&self, queue: &mut Queue, mut seen: State, wakes: &mut WakeList) -> State {
         loop {
             match queue.next(seen) {
-                Next::Grant { min, up_to, is_due } => {
+                Next::Grant { heads, min, up_to, is_due } => {
                     let granted = self.state.update(|state| {
                         // Tokens or capacity have come meanwhile: an earlier request may fit again, or this one may try for itself.
                         if queue.has_restorable(state.satisfiable()) || !is_due && min <= state.capacity() {
@@ -318,7 +318,12 @@ impl Combiner {
                         Ok::<_, State>((next, (next, count)))
                     });
                     match granted {
-                        Ok((next, count)) => seen = self.hand_over(queue, count, next, wakes),
+                        Ok((next, count)) => {
+                            seen = next;
+                            for _ in 0..heads {
+                                seen = self.hand_over(queue, count, seen, wakes);
+                            }
+                        }
                         Err(actual) if actual.is_closed() => return actual,
                         Err(actual) => seen = actual,
                     }
@@ -337,15 +342,17 @@ impl Combiner {
         seen
     }
 
-    /// Gives the head the tokens that were taken for it; if it has left, they go back (**C5**).
+    /// Gives the head what it wants of the tokens that were taken; if it has left, they go back (**C5**).
     #[inline]
-    fn hand_over(&self, queue: &mut Queue, count: u32, seen: State, wakes: &mut WakeList) -> State {
-        match queue.pop_head().map(|head| head.notify(Phase::Granted(count))) {
-            Some(Ok(waker)) => {
+    fn hand_over(&self, queue: &mut Queue, taken: u32, seen: State, wakes: &mut WakeList) -> State {
+        let Some(head) = queue.pop_head() else { return seen };
+        let count = taken.min(head.up_to);
+        match head.notify(Phase::Granted(count)) {
+            Ok(waker) => {
                 wakes.push(waker);
                 seen
             }
-            _ => {
+            Err(_) => {
                 queue.count_buried(Kind::Take);
                 let (seen, _) = self.state.change(|state| {
                     let (next, given) = state.give(count as usize, self.max);

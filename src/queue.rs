@@ -20,6 +20,9 @@ use crate::sync::loom_or;
 /// After how many losses the head of the queue of a Barging bucket is due.
 pub(crate) const STARVING_AFTER: u32 = loom_or(2, 16);
 
+/// To how many waiters tokens are granted in one step.
+const BATCH: usize = 32;
+
 /// How many entries a queue may have room for without need.
 const SPARE: usize = 256;
 
@@ -76,9 +79,9 @@ const ANY: Range<i64> = 0..i64::MAX;
 /// What the owner must do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// Take this many tokens from the bucket for the head, and [remove](WaitQueue::pop_head) it; if it is not due, as long as it is above
-    /// the capacity.
-    Grant { min: u32, up_to: u32, is_due: bool },
+    /// Take this many tokens from the bucket for so many heads, and [remove](WaitQueue::pop_head) each; if the head is not due, as long as it
+    /// is above the capacity.
+    Grant { heads: usize, min: u32, up_to: u32, is_due: bool },
     /// Wake the waiter [that is next](WaitQueue::next_to_wake).
     Wake,
     /// No waiter can proceed.
@@ -297,7 +300,7 @@ impl<W: Waits> WaitQueue<W> {
             let (fits, is_due, min) = (head.need() <= available, self.is_due(head), head.waiter.min());
             // A newcomer could make a request above the capacity unsatisfiable again, before a woken waiter tries.
             if fits && (is_due || min > state.capacity()) {
-                return Next::Grant { min, up_to: head.waiter.up_to(), is_due };
+                return self.grant_to(&head.waiter, is_due, available);
             }
             if i64::from(min) > satisfiable {
                 self.defer(0);
@@ -315,6 +318,21 @@ impl<W: Waits> WaitQueue<W> {
                 self.defer(self.takers.woken);
             }
         }
+    }
+
+    /// Grants tokens to the head, and in the same step to those behind it which are due as well and for which they suffice.
+    fn grant_to(&self, head: &W, is_due: bool, available: i64) -> Next {
+        let (mut heads, mut min, mut up_to) = (1, head.min(), head.up_to());
+        if self.fifo && min == up_to {
+            for Entry { waiter, .. } in self.takers.entries.range(1..).take(BATCH - 1) {
+                let sum = min + waiter.min();
+                if waiter.min() != waiter.up_to() || i64::from(sum) > available {
+                    break;
+                }
+                (heads, min, up_to) = (heads + 1, sum, sum);
+            }
+        }
+        Next::Grant { heads, min, up_to, is_due }
     }
 
     /// Whether the head was woken to take its tokens for itself, and has not answered, and all claims are right.

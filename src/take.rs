@@ -142,14 +142,6 @@ impl<H: Handle> TakeFuture<H> {
         Self { handle: Some(handle), request, stage: Stage::Fresh }
     }
 
-    /// If this is new, takes without waiting, or fails for good.
-    #[inline]
-    pub(crate) fn take_now(&mut self) -> Poll<Result<TokenGuard<H>, TakeError>> {
-        let (Stage::Fresh, Some(handle)) = (&self.stage, &self.handle) else { return Poll::Pending };
-        let taken = self.request.try_take(handle.to_bucket().combiner());
-        if taken == Err(Refused::NotNow) { Poll::Pending } else { self.complete(Poll::Ready(taken)) }
-    }
-
     /// Makes the output of a count.
     ///
     /// Up to here, it is in registers. An output that is written in memory, and copied at once, stalls the processor. Hence this and `poll` are always inlined.
@@ -224,10 +216,10 @@ impl<H: Handle> TakeFuture<H> {
                 Err(Refused::NotNow) => self.join_queue(cx),
                 taken => Poll::Ready(taken),
             },
-            (Stage::Queued(registration), _) => match registration.waiter.granted() {
-                Some(count) => {
+            (Stage::Queued(registration), _) => match registration.waiter.outcome() {
+                Some(outcome) => {
                     self.stage.finish();
-                    Poll::Ready(Ok(count))
+                    Poll::Ready(outcome)
                 }
                 None => self.poll_queued(cx, false),
             },
@@ -314,10 +306,18 @@ mod blocking {
     use core::time::Duration;
     use std::time::Instant;
 
-    use super::{Handle, TakeFuture, TokenGuard};
+    use super::{Handle, Refused, Stage, TakeFuture, TokenGuard};
     use crate::{TakeError, WaitError, block};
 
     impl<H: Handle> TakeFuture<H> {
+        /// If this is new, takes without waiting, or fails for good.
+        #[inline]
+        fn take_now(&mut self) -> Poll<Result<TokenGuard<H>, TakeError>> {
+            let (Stage::Fresh, Some(handle)) = (&self.stage, &self.handle) else { return Poll::Pending };
+            let taken = self.request.try_take(handle.to_bucket().combiner());
+            if taken == Err(Refused::NotNow) { Poll::Pending } else { self.complete(Poll::Ready(taken)) }
+        }
+
         /// Blocks this thread until the tokens are granted.
         ///
         /// ```

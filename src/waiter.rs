@@ -15,7 +15,7 @@ use event_listener::{Event, EventListener, IntoNotification, Listener as _};
 
 use crate::atomic::{AtomicPhase, Phase, Ticket};
 use crate::queue::{Standing, Waits};
-use crate::state::Kind;
+use crate::state::{Kind, Refused};
 use crate::sync::{Slot, bridge};
 
 bridge!(bridge, alloc::sync::Arc<super::Waiter>);
@@ -53,10 +53,14 @@ impl Waiter {
         self.phase.load() == Phase::Waiting
     }
 
-    /// How many tokens it was granted, if it was.
+    /// How its wait has ended, if an owner has ended it.
     #[inline]
-    pub(crate) fn granted(&self) -> Option<u32> {
-        if let Phase::Granted(count) = self.phase.load() { Some(count) } else { None }
+    pub(crate) fn outcome(&self) -> Option<Result<u32, Refused>> {
+        match self.phase.load() {
+            Phase::Granted(count) => Some(Ok(count)),
+            Phase::Closed => Some(Err(Refused::Closed)),
+            Phase::Waiting | Phase::Woken | Phase::Gone => None,
+        }
     }
 
     /// Changes the phase of a waiter that has not been notified for good, and returns whom to wake for it.

@@ -203,12 +203,19 @@ impl Bucket {
         let mut events = Vec::new();
         loop {
             match self.queue.next(self.state) {
-                Next::Grant { min, up_to, .. } => {
-                    let (next, count) = self.state.grant(min, up_to).expect("the head fits");
+                Next::Grant { heads, min, up_to, .. } => {
+                    let (next, count) = self.state.grant(min, up_to).expect("they fit");
                     self.state = next;
-                    let head = self.queue.pop_head().expect("a head");
-                    assert!(head.lives());
-                    events.push(self.grant(&head, count));
+                    for _ in 0..heads {
+                        let head = self.queue.pop_head().expect("a head");
+                        let count = count.min(head.up_to);
+                        if head.lives() {
+                            events.push(self.grant(&head, count));
+                        } else {
+                            self.buried += 1;
+                            self.state = self.state.give(count as usize, MAX).0;
+                        }
+                    }
                 }
                 Next::Wake => {
                     events.push(wake(self.queue.next_to_wake().expect("a sleeping waiter")));
@@ -948,7 +955,7 @@ fn deferred_requests_that_a_resize_cannot_serve_are_not_looked_at() {
         assert_eq!(bucket.queue.next(state(3, capacity)), Next::Wait);
     }
     assert_eq!(looks(&bucket), 0);
-    assert_eq!(bucket.queue.next(state(4, 3)), Next::Grant { min: 4, up_to: 4, is_due: true });
+    assert_eq!(bucket.queue.next(state(4, 3)), Next::Grant { heads: 1, min: 4, up_to: 4, is_due: true });
     assert!(looks(&bucket) <= 3, "only the one that is restored");
 }
 
@@ -989,7 +996,7 @@ fn a_refill_of_one_token_into_a_paused_bucket_looks_at_few_of_many_waiters() {
         let waiters = queue_many(&mut bucket);
         assert_eq!(bucket.queue.next(state(0, 0)), Next::Wait);
         for waiter in waiters.iter().take(10_000) {
-            assert_eq!(bucket.queue.next(state(1, 0)), Next::Grant { min: 1, up_to: 1, is_due: fifo });
+            assert_eq!(bucket.queue.next(state(1, 0)), Next::Grant { heads: 1, min: 1, up_to: 1, is_due: fifo });
             let head = bucket.queue.pop_head().expect("a head");
             assert!(Rc::ptr_eq(&head, waiter));
             head.standing.set(Standing::Gone);
