@@ -133,15 +133,6 @@ impl AtomicPhase {
         // takes them then must see what was done before they were handed to this one, past the word.
         Phase::from_bits(self.0.swap(Phase::Gone.bits(), Ordering::Acquire))
     }
-
-    /// As [`leave`](Self::leave), for a waiter whose thread owns the queue: only owners change the phase of another thread's waiter.
-    #[inline]
-    pub(crate) fn leave_as_owner(&self) -> Phase {
-        let phase = self.load();
-        // ORDERING: Relaxed, as owners follow each other by the slot of the queue.
-        self.0.store(Phase::Gone.bits(), Ordering::Relaxed);
-        phase
-    }
 }
 
 /// A number that is a hint to others than the owner.

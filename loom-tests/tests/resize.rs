@@ -116,7 +116,7 @@ fn release_reaches_deferred_requests() {
     });
 }
 
-/// Guards `Combiner::serve_waiters`, which goes on after a grant that leaves tokens.
+/// Guards `Combiner::serve_waiters`, which grants tokens to two in one step.
 #[test]
 fn growth_for_two() {
     check(Some(3), || {

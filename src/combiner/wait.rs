@@ -115,8 +115,7 @@ impl Combiner {
     /// A waiter that has got what it waited for by itself leaves the queue, and those behind it are served.
     fn leave_served(&self, waiter: &Arc<Waiter>, wakes: &mut WakeList) {
         let owned = self.own();
-        let phase = if owned.is_some() { waiter.phase.leave_as_owner() } else { waiter.phase.leave() };
-        if let Phase::Granted(twice) = phase {
+        if let Phase::Granted(twice) = waiter.phase.leave() {
             // An owner has been quicker, and removed the entry: its tokens go back.
             if let Some(queue) = owned {
                 self.serve(queue, self.state.load_exact(), wakes);
