@@ -176,10 +176,10 @@ impl Combiner {
 
     /// A waiter was woken and has answered, or has left: the queue is looked at by this thread, or by the one that owns it.
     #[cold]
-    fn request_service(&self, waiter: &Waiter, wakes: &mut WakeList) {
+    fn request_service(&self, waiter: &Arc<Waiter>, wakes: &mut WakeList) {
         match self.own() {
             Some(mut queue) => {
-                self.unclaim(&mut queue, waiter);
+                self.note_answer(&mut queue, waiter);
                 self.serve(queue, self.state.load_exact(), wakes);
             }
             None => self.recheck_answer(wakes),
@@ -234,7 +234,7 @@ impl Combiner {
                 seen = self.recheck(&mut queue);
             }
             if let Some(ticket) = self.answer.take() {
-                queue.unclaim(Kind::Take, ticket);
+                queue.unclaim(ticket);
             }
             if !seen.is_closed() {
                 seen = self.serve_waiters(&mut queue, seen, wakes);
@@ -401,8 +401,8 @@ impl Combiner {
     }
 
     /// A woken waiter has answered, or a waiter has left.
-    fn unclaim(&self, queue: &mut Queue, waiter: &Waiter) {
-        queue.unclaim(waiter.kind, waiter.ticket.get());
+    fn note_answer(&self, queue: &mut Queue, waiter: &Arc<Waiter>) {
+        queue.note_answer(waiter);
         self.compact(queue);
     }
 

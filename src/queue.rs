@@ -6,8 +6,8 @@
 //! The queue never takes an entry out of order, with one exception: a request that the capacity does not allow is *deferred*. It
 //! regains its place when it becomes satisfiable.
 //!
-//! A waiter that leaves sets its phase and nothing else. Its entry stays as a *dead* one until the queue comes across it, or is
-//! [compacted](WaitQueue::compact).
+//! A waiter that leaves sets its phase. Its entry stays as a *dead* one until the queue comes across it, or is
+//! [compacted](WaitQueue::compact). Only deferred requests and watchers are found, and removed, at once.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
@@ -95,8 +95,9 @@ pub(crate) struct WaitQueue<W> {
     /// Requests that the capacity does not allow, by what they need, then by arrival.
     deferred: BTreeMap<(u32, u64), Entry<W>>,
     releasers: Line<W>,
-    idle: Vec<W>,
-    settled: Vec<W>,
+    /// Watchers by their arrival.
+    idle: BTreeMap<u64, W>,
+    settled: BTreeMap<u64, W>,
     tickets: u64,
     /// Dead entries that were removed since [`take_buried`](Self::take_buried), takers and others.
     buried: (usize, usize),
@@ -254,8 +255,8 @@ impl<W: Waits> WaitQueue<W> {
             takers: Line::new(),
             deferred: BTreeMap::new(),
             releasers: Line::new(),
-            idle: Vec::new(),
-            settled: Vec::new(),
+            idle: BTreeMap::new(),
+            settled: BTreeMap::new(),
             tickets: 0,
             buried: (0, 0),
         }
@@ -264,15 +265,15 @@ impl<W: Waits> WaitQueue<W> {
     /// Adds a waiter at the end.
     #[inline]
     pub(crate) fn push(&mut self, waiter: W) {
-        waiter.set_ticket(self.tickets);
+        let ticket = self.tickets;
         self.tickets += 1;
-        let line = match waiter.kind() {
-            Kind::Take => &mut self.takers,
-            Kind::Release => &mut self.releasers,
-            Kind::Idle => return self.idle.push(waiter),
-            Kind::Settled => return self.settled.push(waiter),
-        };
-        line.entries.push_back(Entry { waiter, marks: 0 });
+        waiter.set_ticket(ticket);
+        match waiter.kind() {
+            Kind::Take => self.takers.entries.push_back(Entry { waiter, marks: 0 }),
+            Kind::Release => self.releasers.entries.push_back(Entry { waiter, marks: 0 }),
+            Kind::Idle => drop(self.idle.insert(ticket, waiter)),
+            Kind::Settled => drop(self.settled.insert(ticket, waiter)),
+        }
     }
 
     /// What to do for the takers of a bucket in this state.
@@ -452,9 +453,9 @@ impl<W: Waits> WaitQueue<W> {
 
     /// All that wait for the state that a bucket has reached.
     pub(crate) fn take_watchers(&mut self, state: State) -> impl Iterator<Item = W> + use<W> {
-        let take = |watchers: &mut Vec<W>, holds| if holds { mem::take(watchers) } else { Vec::new() };
+        let take = |watchers: &mut BTreeMap<u64, W>, holds| if holds { mem::take(watchers) } else { BTreeMap::new() };
         let idle = take(&mut self.idle, state.is_idle());
-        idle.into_iter().chain(take(&mut self.settled, state.is_settled()))
+        idle.into_values().chain(take(&mut self.settled, state.is_settled()).into_values())
     }
 
     /// All who wait for tokens or for room, in order.
@@ -465,9 +466,23 @@ impl<W: Waits> WaitQueue<W> {
         deferred.chain(takers).chain(releasers).map(|entry| entry.waiter)
     }
 
-    /// The waiter with this ticket was woken, and has answered or left.
-    pub(crate) fn unclaim(&mut self, kind: Kind, ticket: u64) {
+    /// The taker with this ticket was woken, and has answered.
+    pub(crate) fn unclaim(&mut self, ticket: u64) {
+        self.takers.unclaim(ticket);
+    }
+
+    /// This waiter was woken and has answered, or has left. If it has left, and stands in no line, its entry is removed.
+    pub(crate) fn note_answer(&mut self, waiter: &W) {
+        let (kind, ticket) = (waiter.kind(), waiter.ticket());
+        let is_removed = waiter.standing() == Standing::Gone
+            && match kind {
+                Kind::Take => self.deferred.remove(&(waiter.min(), ticket)).is_some(),
+                Kind::Release => false,
+                Kind::Idle => self.idle.remove(&ticket).is_some(),
+                Kind::Settled => self.settled.remove(&ticket).is_some(),
+            };
         match kind {
+            _ if is_removed => self.count_buried(kind),
             Kind::Take => self.takers.unclaim(ticket),
             Kind::Release => self.releasers.unclaim(ticket),
             Kind::Idle | Kind::Settled => {}
@@ -487,10 +502,8 @@ impl<W: Waits> WaitQueue<W> {
         self.takers.retain(lives);
         self.deferred.retain(|_, entry| lives(&entry.waiter));
         self.releasers.retain(lives);
-        for watchers in [&mut self.idle, &mut self.settled] {
-            watchers.retain(lives);
-            watchers.shrink_to(SPARE + 2 * watchers.len());
-        }
+        self.idle.retain(|_, waiter| lives(waiter));
+        self.settled.retain(|_, waiter| lives(waiter));
         self.buried.0 += before.0 - self.takers();
         self.buried.1 += before.1 - self.others();
     }

@@ -79,10 +79,12 @@ fn a_waiter_that_leaves_leaves_no_flag_in_the_word() {
                 serve(&combiner, kind);
             }
             combiner.cancel(waiter);
-            // The dead entry is removed at the latest when it would be served.
-            combiner.give(MAX as usize);
-            assert_no_flag(&combiner);
             assert_eq!(combiner.waiting(), 0);
+            // The dead entry of a taker is removed at the latest when it would be served.
+            if kind == Kind::Take {
+                combiner.give(MAX as usize);
+            }
+            assert_no_flag(&combiner);
         }
     }
 }
@@ -96,7 +98,6 @@ fn a_deferred_request_that_leaves_leaves_no_flag_in_the_word() {
         assert_eq!((combiner.waiting(), combiner.try_take(1)), (1, Ok(())), "it is deferred");
         combiner.cancel(waiter);
         assert_eq!(combiner.waiting(), 0);
-        assert!(combiner.set_capacity(2).is_ok());
         assert_no_flag(&combiner);
     }
 }

@@ -127,7 +127,7 @@ impl Combiner {
             Some(mut queue) => {
                 if waiter.kind != Kind::Take || !queue.remove_head_if(|head| Arc::ptr_eq(head, waiter)) {
                     self.count_dead(waiter.kind);
-                    self.unclaim(&mut queue, waiter);
+                    self.note_answer(&mut queue, waiter);
                 }
                 let seen = self.state.load_exact();
                 self.serve_taker(waiter.kind, queue, seen, wakes);
@@ -171,7 +171,7 @@ impl Combiner {
     }
 
     /// A waiter that was woken has found its tokens taken, and sleeps again. Mostly that leaves nothing to do but to let the next owner know (**C8**).
-    fn sleep_again(&self, waiter: &Waiter, wakes: &mut WakeList) {
+    fn sleep_again(&self, waiter: &Arc<Waiter>, wakes: &mut WakeList) {
         let is_told = waiter.kind == Kind::Take && self.answer.put(waiter.ticket.get());
         if !is_told || self.needs_service() {
             self.request_service(waiter, wakes);
