@@ -11,6 +11,7 @@ use std::vec::Vec;
 
 use proptest::prelude::*;
 
+use super::line::SPARE;
 use super::*;
 
 /// The largest capacity.
