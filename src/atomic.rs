@@ -174,7 +174,7 @@ impl Count {
     }
 }
 
-/// A number that only owners of the queue set and get.
+/// A number that only owners of the queue set. A waiter gets its own once an owner has woken it.
 pub(crate) struct Ticket(AtomicU64);
 
 impl Ticket {
@@ -182,7 +182,7 @@ impl Ticket {
         Self(AtomicU64::new(0))
     }
 
-    // ORDERING: Relaxed for both, as owners follow each other by the slot of the queue.
+    // ORDERING: Relaxed for both, as owners follow each other by the slot of the queue, and a waiter has acquired the phase of the owner that woke it.
 
     #[inline]
     pub(crate) fn get(&self) -> u64 {

@@ -22,8 +22,8 @@
 //!   the queue back **and then looks** for RECHECK. Both put-back and try are read-modify-writes of the slot. If the try comes first, the
 //!   put-back acquires what came before it, so the owner finds RECHECK. Else the try succeeds.
 //! * **C4** *An arrival is seen.* A waiter listens on the inbox before it sets RECHECK. An owner clears RECHECK before it empties the inbox.
-//! * **C5** *A token is in the word, or granted, or held.* A grant changes the waiter's phase, which succeeds once. If the waiter has left before, the
-//!   owner gives the tokens back; if it leaves afterwards, the waiter does.
+//! * **C5** *A token is in the word, or granted, or held*, or an owner is just granting it. A grant changes the waiter's phase, which succeeds once. If
+//!   the waiter has left before, the owner gives the tokens back; if it leaves afterwards, the waiter does.
 //! * **C6** *No newcomer takes what has just come.* A change that finds the queue owned sets NO_BARGING together with RECHECK, and a loss of the head is recorded by
 //!   the newcomer's own step (BYPASSED). So a starving head is bypassed [`STARVING_AFTER`] times at most.
 //! * **C7** *An owner comes to an end.* After [`MAX_ROUNDS`] rounds that other threads caused, it puts the queue back for a while, and goes on only if none of
@@ -318,12 +318,7 @@ impl Combiner {
                         Ok::<_, State>((next, (next, count)))
                     });
                     match granted {
-                        Ok((next, count)) => {
-                            seen = next;
-                            for _ in 0..heads {
-                                seen = self.hand_over(queue, count, seen, wakes);
-                            }
-                        }
+                        Ok((next, count)) => seen = self.hand_over(queue, heads, count, next, wakes),
                         Err(actual) if actual.is_closed() => return actual,
                         Err(actual) => seen = actual,
                     }
@@ -342,25 +337,30 @@ impl Combiner {
         seen
     }
 
-    /// Gives the head what it wants of the tokens that were taken; if it has left, they go back (**C5**).
+    /// Gives so many heads the tokens that were taken for them. What was for those that have left goes back (**C5**).
     #[inline]
-    fn hand_over(&self, queue: &mut Queue, taken: u32, seen: State, wakes: &mut WakeList) -> State {
-        let Some(head) = queue.pop_head() else { return seen };
-        let count = taken.min(head.up_to);
-        match head.notify(Phase::Granted(count)) {
-            Ok(waker) => {
-                wakes.push(waker);
-                seen
-            }
-            Err(_) => {
-                queue.count_buried(Kind::Take);
-                let (seen, _) = self.state.change(|state| {
-                    let (next, given) = state.give(count as usize, self.max);
-                    (next, (next, given))
-                });
-                seen
+    fn hand_over(&self, queue: &mut Queue, heads: usize, taken: u32, seen: State, wakes: &mut WakeList) -> State {
+        let mut left = taken;
+        for _ in 0..heads {
+            let Some(head) = queue.pop_head() else { break };
+            // Each of several heads wants exactly so many.
+            let count = taken.min(head.up_to);
+            match head.notify(Phase::Granted(count)) {
+                Ok(waker) => {
+                    left -= count;
+                    wakes.push(waker);
+                }
+                Err(_) => queue.count_buried(Kind::Take),
             }
         }
+        if left == 0 {
+            return seen;
+        }
+        let (seen, _) = self.state.change(|state| {
+            let (next, given) = state.give(left as usize, self.max);
+            (next, (next, given))
+        });
+        seen
     }
 
     /// Serves releasers and watchers. They come last: a token that goes on to a taker does not make the bucket idle.

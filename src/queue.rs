@@ -7,7 +7,7 @@
 //! regains its place when it becomes satisfiable.
 //!
 //! A waiter that leaves sets its phase. Its entry stays as a *dead* one until the queue comes across it, or is
-//! [compacted](WaitQueue::compact). Only deferred requests and watchers are found, and removed, at once.
+//! [compacted](WaitQueue::compact). A deferred request or a watcher that leaves while no other thread owns the queue is removed at once.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -25,6 +25,9 @@ pub(crate) const STARVING_AFTER: u32 = loom_or(2, 16);
 /// To how many waiters tokens are granted in one step.
 const BATCH: usize = 32;
 
+/// How many deferred requests and watchers are looked at for each answer that was not seen.
+const FEW: usize = 32;
+
 /// How the queue sees a waiter.
 pub(crate) trait Waits {
     fn kind(&self) -> Kind;
@@ -36,6 +39,10 @@ pub(crate) trait Waits {
     /// Its place in the order of arrival, by which it may tell the queue that it has answered.
     fn ticket(&self) -> u64;
     fn set_ticket(&self, ticket: u64);
+}
+
+fn lives<W: Waits>(waiter: &W) -> bool {
+    waiter.standing() != Standing::Gone
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +58,8 @@ pub(crate) enum Standing {
 /// What the owner must do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// Take this many tokens from the bucket for so many heads, and [remove](WaitQueue::pop_head) each; if the head is not due, as long as it
-    /// is above the capacity.
+    /// Take this many tokens from the bucket for so many heads, and [remove](WaitQueue::pop_head) each. If the head is not due, only as
+    /// long as its request is above the capacity. Several heads are due, and each wants exactly so many.
     Grant { heads: usize, min: u32, up_to: u32, is_due: bool },
     /// Wake the waiter [that is next](WaitQueue::next_to_wake).
     Wake,
@@ -154,7 +161,8 @@ impl<W: Waits> WaitQueue<W> {
         if self.fifo && min == up_to {
             for Entry { waiter, .. } in self.takers.entries.range(1..).take(BATCH - 1) {
                 let sum = min + waiter.min();
-                if waiter.min() != waiter.up_to() || i64::from(sum) > available {
+                let is_exact = waiter.min() == waiter.up_to();
+                if !is_exact || i64::from(sum) > available || waiter.standing() == Standing::Gone {
                     break;
                 }
                 (heads, min, up_to) = (heads + 1, sum, sum);
@@ -316,21 +324,35 @@ impl<W: Waits> WaitQueue<W> {
         }
     }
 
-    /// Any waiters that had been woken may have answered.
+    /// Any waiters that had been woken may have answered, and any may have left.
     pub(crate) fn rescan(&mut self) {
         self.takers.rescan();
         self.releasers.rescan();
+        if self.deferred.len() + self.idle.len() + self.settled.len() <= FEW {
+            self.bury_with(Self::compact_maps);
+        }
     }
 
     /// Removes all dead entries.
     pub(crate) fn compact(&mut self) {
-        let before = (self.takers(), self.others());
-        let lives = |waiter: &W| waiter.standing() != Standing::Gone;
-        self.takers.retain(lives);
+        self.bury_with(|queue| {
+            queue.takers.retain(lives);
+            queue.releasers.retain(lives);
+            queue.compact_maps();
+        });
+    }
+
+    /// Removes the dead entries of deferred requests and watchers.
+    fn compact_maps(&mut self) {
         self.deferred.retain(|_, entry| lives(&entry.waiter));
-        self.releasers.retain(lives);
         self.idle.retain(|_, waiter| lives(waiter));
         self.settled.retain(|_, waiter| lives(waiter));
+    }
+
+    /// Counts the entries that this removes.
+    fn bury_with(&mut self, remove: impl FnOnce(&mut Self)) {
+        let before = (self.takers(), self.others());
+        remove(self);
         self.buried.0 += before.0 - self.takers();
         self.buried.1 += before.1 - self.others();
     }

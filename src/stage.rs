@@ -37,7 +37,7 @@ impl Stage {
         }
     }
 
-    /// Done: the waiter has been served. What is left of it is cleared away.
+    /// Done: the wait has ended. What is left of the waiter is cleared away.
     #[inline]
     pub(crate) fn finish(&mut self) {
         if let Self::Queued(registration) = mem::replace(self, Self::Done) {

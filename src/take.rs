@@ -142,9 +142,10 @@ impl<H: Handle> TakeFuture<H> {
         Self { handle: Some(handle), request, stage: Stage::Fresh }
     }
 
-    /// Makes the output of a count.
+    /// Makes the guard or the error of the output.
     ///
-    /// Up to here, it is in registers. An output that is written in memory, and copied at once, stalls the processor. Hence this and `poll` are always inlined.
+    /// They take three words. If a function that is called returned them, the caller would copy what was just written in memory, which stalls the processor. Hence
+    /// this and `poll` are always inlined, and what they call returns numbers.
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "see above")]
     fn complete(&mut self, polled: Poll<Result<u32, Refused>>) -> Poll<Result<TokenGuard<H>, TakeError>> {

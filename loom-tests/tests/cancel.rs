@@ -44,6 +44,27 @@ fn cancel_grant_and_newcomer() {
     });
 }
 
+/// Guards `WaitQueue::grant_to`: no tokens are taken for a waiter that left long ago, not even for a moment.
+#[test]
+fn grant_passes_over_the_dead() {
+    check(Some(3), || {
+        let bucket = fifo(2, 2);
+        let tokens = bucket.try_take_many_owned(2).unwrap();
+        let first = queued(bucket.take_owned());
+        drop(queued(bucket.take_owned()));
+        race(
+            &bucket,
+            |_| drop(tokens),
+            |bucket| {
+                let (before, after) = (bucket.available(), bucket.available());
+                assert!(before == 0 || after > 0, "one of two tokens is for nobody");
+            },
+        );
+        drop(first.wait().unwrap());
+        at_rest(&bucket, 0, 0);
+    });
+}
+
 /// Guards `Combiner::hand_over`, which gives the tokens back if the waiter has left (C5), where two are served.
 #[test]
 fn cancel_against_two_grants() {

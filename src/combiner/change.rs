@@ -169,10 +169,11 @@ impl Combiner {
         wakes: &mut WakeList,
         mut transition: impl FnMut(State) -> Result<(State, R), E>,
     ) -> Result<R, E> {
-        let losses_until_due = queue.losses_until_due();
         let changed = self.state.update(|state| {
             let (next, result) = transition(state)?;
-            let next = state.owners_change(next, u32::from(state.is_bypassed()) >= losses_until_due);
+            // Each time anew, as the head may have left meanwhile.
+            let is_starving = u32::from(state.is_bypassed()) >= queue.losses_until_due();
+            let next = state.owners_change(next, is_starving);
             Ok((next, (state.is_bypassed() && !next.is_bypassed(), next, result)))
         });
         let (seen, result) = match changed {

@@ -102,6 +102,19 @@ fn a_deferred_request_that_leaves_leaves_no_flag_in_the_word() {
     }
 }
 
+#[test]
+fn those_that_leave_while_the_queue_is_owned_leave_no_flag_in_the_word() {
+    for kind in [Kind::Take, Kind::Idle, Kind::Settled] {
+        // The request is deferred.
+        let combiner = if kind == Kind::Take { Combiner::new(MAX, 1) } else { combiner(Fairness::Fifo, kind) };
+        let waiter = combiner.enqueue(Waiter::new(kind, MAX, MAX, Waker::noop()), &mut WakeList::new());
+        let queue = combiner.own().expect("it is free");
+        combiner.cancel(waiter);
+        combiner.serve(queue, combiner.state(), &mut WakeList::new());
+        assert_no_flag(&combiner);
+    }
+}
+
 /// However many waiters have left, the queue keeps few of their entries.
 #[test]
 fn entries_of_waiters_that_left_do_not_pile_up() {
