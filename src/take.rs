@@ -342,8 +342,18 @@ mod blocking {
         /// # Panics
         ///
         /// If the future has completed before.
-        #[inline]
+        #[inline(always)]
+        #[allow(clippy::inline_always, reason = "see `complete`")]
         pub fn wait(mut self) -> Result<TokenGuard<H>, TakeError> {
+            match self.take_fast() {
+                Ok(()) => Ok(self.guard(self.request.min)),
+                Err(_) => self.wait_slow(),
+            }
+        }
+
+        #[cold]
+        #[track_caller]
+        fn wait_slow(mut self) -> Result<TokenGuard<H>, TakeError> {
             match self.take_now() {
                 Poll::Ready(result) => result,
                 Poll::Pending => block::block_on(self),
