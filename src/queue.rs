@@ -162,7 +162,7 @@ impl<W: Waits> WaitQueue<W> {
             for Entry { waiter, .. } in self.takers.entries.range(1..).take(BATCH - 1) {
                 let sum = min + waiter.min();
                 let is_exact = waiter.min() == waiter.up_to();
-                if !is_exact || i64::from(sum) > available || waiter.standing() == Standing::Gone {
+                if !is_exact || i64::from(sum) > available || !lives(waiter) {
                     break;
                 }
                 (heads, min, up_to) = (heads + 1, sum, sum);
@@ -309,7 +309,7 @@ impl<W: Waits> WaitQueue<W> {
     /// This waiter was woken and has answered, or has left. If it has left, and stands in no line, its entry is removed.
     pub(crate) fn note_answer(&mut self, waiter: &W) {
         let (kind, ticket) = (waiter.kind(), waiter.ticket());
-        let is_removed = waiter.standing() == Standing::Gone
+        let is_removed = !lives(waiter)
             && match kind {
                 Kind::Take => self.deferred.remove(&(waiter.min(), ticket)).is_some(),
                 Kind::Release => false,

@@ -59,7 +59,7 @@ fn grant_passes_over_the_dead() {
             |_| drop(tokens),
             |bucket| {
                 let (before, after) = (bucket.available(), bucket.available());
-                assert!(before == 0 || after > 0, "one of three tokens is for nobody");
+                assert!(before == 0 || after > 0, "one of three tokens is for no waiter");
             },
         );
         drop((first.wait().unwrap(), third.wait().unwrap()));

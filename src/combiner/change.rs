@@ -115,10 +115,7 @@ impl Combiner {
     /// Applies a transition, and serves the queue if that lets waiters proceed.
     #[inline]
     fn change_and_wake<R, E>(&self, mut transition: impl FnMut(State) -> Result<(State, R), E>) -> Result<R, E> {
-        match self.change_quietly(&mut transition) {
-            Some(done) => done,
-            None => self.change_and_serve(&mut WakeList::new(), transition),
-        }
+        self.change_quietly(&mut transition).unwrap_or_else(|| self.change_and_serve(&mut WakeList::new(), transition))
     }
 
     /// As [`change_and_wake`](Self::change_and_wake), and the caller wakes the waiters when it is done with what must not be interrupted by a panic.
@@ -127,10 +124,7 @@ impl Combiner {
         wakes: &mut WakeList,
         mut transition: impl FnMut(State) -> Result<(State, R), E>,
     ) -> Result<R, E> {
-        match self.change_quietly(&mut transition) {
-            Some(done) => done,
-            None => self.change_and_serve(wakes, transition),
-        }
+        self.change_quietly(&mut transition).unwrap_or_else(|| self.change_and_serve(wakes, transition))
     }
 
     /// Applies a transition that concerns waiters.

@@ -3,7 +3,7 @@
 use alloc::collections::VecDeque;
 use core::ops::Range;
 
-use super::{STARVING_AFTER, Standing, Waits};
+use super::{STARVING_AFTER, Standing, Waits, lives};
 
 /// How many entries a line may have room for without need.
 pub(super) const SPARE: usize = 256;
@@ -99,7 +99,7 @@ impl<W: Waits> Line<W> {
 
     #[inline]
     pub(super) fn has_dead_head(&self) -> bool {
-        self.entries.front().is_some_and(|entry| entry.waiter.standing() == Standing::Gone)
+        self.entries.front().is_some_and(|entry| !lives(&entry.waiter))
     }
 
     /// Removes dead entries from the front, and returns how many there were.
