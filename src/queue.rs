@@ -328,7 +328,7 @@ impl<W: Waits> WaitQueue<W> {
     pub(crate) fn rescan(&mut self) {
         self.takers.rescan();
         self.releasers.rescan();
-        if self.deferred.len() + self.idle.len() + self.settled.len() <= FEW {
+        if self.in_no_line() <= FEW {
             self.bury_with(Self::compact_maps);
         }
     }
@@ -388,6 +388,12 @@ impl<W: Waits> WaitQueue<W> {
         self.releasers.entries.len() + self.idle.len() + self.settled.len()
     }
 
+    /// Deferred requests and watchers, dead ones included.
+    #[inline]
+    fn in_no_line(&self) -> usize {
+        self.deferred.len() + self.idle.len() + self.settled.len()
+    }
+
     #[inline]
     pub(crate) fn summary(&self) -> Summary {
         let head = self.takers.entries.front();
@@ -395,7 +401,7 @@ impl<W: Waits> WaitQueue<W> {
             head.is_some(),
             head.is_some_and(|head| self.is_due(head)),
             !self.releasers.entries.is_empty(),
-            self.deferred.len() + self.idle.len() + self.settled.len() > 0,
+            self.in_no_line() > 0,
         )
     }
 }

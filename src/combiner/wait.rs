@@ -74,11 +74,11 @@ impl Combiner {
                         self.sleep_again(waiter, wakes);
                     }
                 }
-                phase => {
+                Phase::Granted(_) | Phase::Closed | Phase::Gone => {
                     if replaced {
                         drop(waiter.take_waker());
                     }
-                    return Poll::Ready(if let Phase::Granted(count) = phase { Ok(count) } else { Err(Refused::Closed) });
+                    return Poll::Ready(waiter.outcome().unwrap_or(Err(Refused::Closed)));
                 }
             }
         }
@@ -114,28 +114,28 @@ impl Combiner {
 
     /// A waiter that has got what it waited for by itself leaves the queue, and those behind it are served.
     fn leave_served(&self, waiter: &Arc<Waiter>, wakes: &mut WakeList) {
-        let owned = self.own();
-        if let Phase::Granted(twice) = waiter.phase.leave() {
-            // An owner has been quicker, and removed the entry: its tokens go back.
-            if let Some(queue) = owned {
-                self.serve(queue, self.state.load_exact(), wakes);
-            }
-            self.change_always(wakes, |state| state.give(twice as usize, self.max));
-            return;
-        }
-        match owned {
-            Some(mut queue) => {
-                if waiter.kind != Kind::Take || !queue.remove_head_if(|head| Arc::ptr_eq(head, waiter)) {
-                    self.count_dead(waiter.kind);
-                    self.note_answer(&mut queue, waiter);
+        let mut owned = self.own();
+        // An owner that grants removes the entry. So this one has not been granted anything, and no owner will see its phase again.
+        let is_removed =
+            owned.as_mut().is_some_and(|queue| waiter.kind == Kind::Take && queue.remove_head_if(|head| Arc::ptr_eq(head, waiter)));
+        if !is_removed {
+            if let Phase::Granted(twice) = waiter.phase.leave() {
+                // An owner has been quicker: its tokens go back.
+                if let Some(queue) = owned {
+                    self.serve(queue, self.state.load_exact(), wakes);
                 }
-                let seen = self.state.load_exact();
-                self.serve_taker(waiter.kind, queue, seen, wakes);
+                self.change_always(wakes, |state| state.give(twice as usize, self.max));
+                return;
             }
-            None => {
-                self.count_dead(waiter.kind);
-                self.recheck_answer(wakes);
+            self.count_dead(waiter.kind);
+            match &mut owned {
+                Some(queue) => self.note_answer(queue, waiter),
+                None => return self.recheck_answer(wakes),
             }
+        }
+        if let Some(queue) = owned {
+            let seen = self.state.load_exact();
+            self.serve_taker(waiter.kind, queue, seen, wakes);
         }
     }
 
