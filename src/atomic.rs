@@ -6,8 +6,8 @@
 //!   thread did before, and acquires what every earlier change released: an unbroken chain of read-modify-writes is one
 //!   release sequence. Hence a take happens-after the return, refill or resize that made its tokens available.
 //! * The queue's [`Slot`](crate::sync::Slot) is swapped as a whole, with acquire and release. Hence each owner sees what the owners before it did.
-//! * A waiter's phase carries both on, from the owner that granted tokens to the waiter that finds them.
-//! * Counters carry no data: each is a hint, or is read by the owner only. Only the count of answers orders what the owner looks at next.
+//! * A waiter's phase passes on what the owner has seen, to the waiter that finds its tokens granted.
+//! * Counters are hints, but for two that tell the owner of answers: the count of those unseen, and the ticket of one. They carry the phase of the waiter that has answered.
 
 use crate::state::State;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -31,7 +31,7 @@ impl AtomicState {
         State::from_bits(self.0.load(Ordering::Acquire))
     }
 
-    /// As [`load`](Self::load), and loom tries every word that it can read.
+    /// As [`load`](Self::load). Under loom it always reads the newest word, see `sync.rs`.
     #[inline]
     pub(crate) fn load_exact(&self) -> State {
         State::from_bits(load_exact(&self.0))
@@ -77,7 +77,7 @@ pub(crate) enum Phase {
     Granted(u32),
     /// The bucket was closed.
     Closed,
-    /// It has left: served, or dropped.
+    /// It has left: dropped, or served by itself. (One that removed its own entry may stay `Woken`, as nobody looks at it again.)
     Gone,
 }
 
@@ -135,7 +135,7 @@ impl AtomicPhase {
     }
 }
 
-/// A number that is a hint to others than the owner.
+/// A counter.
 pub(crate) struct Count(AtomicUsize);
 
 impl Count {
@@ -145,7 +145,7 @@ impl Count {
         }
     }
 
-    // ORDERING: Relaxed where nothing else is said: no decision that must be right depends on the number.
+    // ORDERING: Relaxed where nothing else is said: such a number is a hint.
 
     pub(crate) fn add(&self, n: usize) {
         // ORDERING: Release, with `take`: an owner that finds an answer counted sees the phase of the waiter that has answered. It may find
@@ -157,9 +157,11 @@ impl Count {
         self.0.fetch_sub(n, Ordering::Relaxed);
     }
 
+    /// The number, or 0 if something was subtracted that is only about to be added.
     #[inline]
     pub(crate) fn get(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        let n = self.0.load(Ordering::Relaxed);
+        if n > usize::MAX / 2 { 0 } else { n }
     }
 
     #[inline]
@@ -207,19 +209,20 @@ impl Answer {
         }
     }
 
-    // ORDERING: Relaxed: a waiter changes the word after it has put its ticket, and an owner that acts on a later word finds it.
-
     /// False if there is no room.
     pub(crate) fn put(&self, ticket: u64) -> bool {
-        self.0.compare_exchange(Self::NONE, ticket, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        // ORDERING: Release, with `take`: an owner may find the ticket before the waiter has changed the word, and does not find it a second
+        // time. So it must see the phase of the waiter, which sleeps.
+        self.0.compare_exchange(Self::NONE, ticket, Ordering::Release, Ordering::Relaxed).is_ok()
     }
 
     #[inline]
     pub(crate) fn take(&self) -> Option<u64> {
+        // ORDERING: Relaxed: an owner that acts on a word from after the waiter's change finds the ticket.
         match self.0.load(Ordering::Relaxed) {
             Self::NONE => None,
-            // Only owners take.
-            _ => Some(self.0.swap(Self::NONE, Ordering::Relaxed)),
+            // Only owners take. ORDERING: Acquire, with `put`.
+            _ => Some(self.0.swap(Self::NONE, Ordering::Acquire)),
         }
     }
 }

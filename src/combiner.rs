@@ -5,7 +5,7 @@
 //! The wait queue lies in a slot. **Taking it out of the slot is owning it**: one swap to own it, one to leave it. A thread whose
 //! change of the word concerns waiters makes the change as the owner, and serves the queue before it leaves. If the queue is owned by another
 //! thread, and still is after a few tries, it sets RECHECK in the same step as its change, and that owner serves for it. Hence no thread waits
-//! for an owner that was suspended, and there is no lock.
+//! for an owner that was suspended.
 //!
 //! A waiter that cannot reach the queue after a few tries listens on an event, the *inbox*, and sets RECHECK then. The owner moves the inbox
 //! into the queue each time it finds RECHECK.
@@ -25,11 +25,12 @@
 //! * **C5** *A token is in the word, or granted, or held*, or an owner is just granting it. A grant changes the waiter's phase, which succeeds once. If
 //!   the waiter has left before, the owner gives the tokens back; if it leaves afterwards, the waiter does.
 //! * **C6** *No newcomer takes what has just come.* A change that finds the queue owned sets NO_BARGING together with RECHECK, and a loss of the head is recorded by
-//!   the newcomer's own step (BYPASSED). So a starving head is bypassed [`STARVING_AFTER`] times at most.
+//!   the newcomer's own step (BYPASSED). So a head loses [`STARVING_AFTER`] times at most. (Takes between two returns are one loss.)
 //! * **C7** *An owner comes to an end.* After [`MAX_ROUNDS`] rounds that other threads caused, it puts the queue back for a while, and goes on only if none of
 //!   them has taken over.
 //! * **C8** *An answer is seen.* A waiter that was woken and sleeps again changes its phase, leaves its ticket, **and then** changes the word. If that
-//!   shows tokens, it asks for service. Else tokens come by a later change, and the owner that serves for that change finds the ticket.
+//!   shows tokens, it asks for service. Else tokens come by a later change, and the owner that serves for that change finds the ticket, unless an earlier one has.
+//!   Either sees that the waiter sleeps. There is room for one ticket; a waiter that finds none asks for service.
 //!
 //! [`STARVING_AFTER`]: crate::queue::STARVING_AFTER
 
@@ -55,8 +56,9 @@ mod wait;
 /// How often an owner serves at the request of other threads before it offers them the queue.
 const MAX_ROUNDS: u32 = loom_or(2, 8);
 
-/// How often a thread that finds the queue owned tries again: so often that it only spins, or also yields the processor.
+/// How often a thread that finds the queue owned tries again: it only spins.
 const TRIES: u32 = loom_or(0, 6);
+/// As [`TRIES`], before a waiter goes to the inbox: the last tries yield the processor.
 const TRIES_TO_ENQUEUE: u32 = loom_or(0, 11);
 
 type Queue = Box<WaitQueue<Arc<Waiter>>>;
@@ -76,14 +78,14 @@ pub(crate) struct Combiner {
     dead_others: Count,
     /// The ticket of a taker that was woken and sleeps again (**C8**).
     answer: Answer,
-    /// How many other woken waiters have answered while the queue was owned.
+    /// How many waiters have answered or left while the queue was owned, and have left no ticket.
     unseen_answers: Count,
 }
 
 /// Gives tokens back if user code panics before they have a guard.
 pub(crate) struct ReturnOnUnwind<'a> {
     combiner: &'a Combiner,
-    count: u32,
+    count: usize,
 }
 
 impl Combiner {
@@ -186,7 +188,7 @@ impl Combiner {
         }
     }
 
-    /// A woken waiter has answered while the queue was owned: the owner looks at all of them again.
+    /// A waiter has answered or left while the queue was owned: the owner looks at all of them again.
     fn recheck_answer(&self, wakes: &mut WakeList) {
         self.unseen_answers.add(1);
         self.state.change(|state| (state.request_recheck(), ()));
@@ -343,7 +345,7 @@ impl Combiner {
         let mut left = taken;
         for _ in 0..heads {
             let Some(head) = queue.pop_head() else { break };
-            // Each of several heads wants exactly so many.
+            // One of several heads wants exactly `up_to`; a single one gets all.
             let count = taken.min(head.up_to);
             match head.notify(Phase::Granted(count)) {
                 Ok(waker) => {
@@ -356,11 +358,10 @@ impl Combiner {
         if left == 0 {
             return seen;
         }
-        let (seen, _) = self.state.change(|state| {
-            let (next, given) = state.give(left as usize, self.max);
-            (next, (next, given))
-        });
-        seen
+        self.state.change(|state| {
+            let (next, _) = state.give(left as usize, self.max);
+            (next, next)
+        })
     }
 
     /// Serves releasers and watchers. They come last: a token that goes on to a taker does not make the bucket idle.
@@ -393,7 +394,7 @@ impl Combiner {
     #[inline]
     fn settle(&self, queue: &Queue, seen: State) -> Result<(), State> {
         let summary = queue.summary();
-        // If so, every change since has set RECHECK where it concerns a waiter.
+        // Then they were right in `seen`, and are still. So every change since that concerns a waiter has set RECHECK.
         if seen.is_summarized_by(summary) {
             return Ok(());
         }
@@ -421,7 +422,7 @@ impl Combiner {
 }
 
 impl<'a> ReturnOnUnwind<'a> {
-    pub(crate) fn new(combiner: &'a Combiner, count: u32) -> Self {
+    pub(crate) fn new(combiner: &'a Combiner, count: usize) -> Self {
         Self { combiner, count }
     }
 
@@ -432,7 +433,7 @@ impl<'a> ReturnOnUnwind<'a> {
 
 impl Drop for ReturnOnUnwind<'_> {
     fn drop(&mut self) {
-        self.combiner.give(self.count as usize);
+        self.combiner.give(self.count);
     }
 }
 

@@ -7,7 +7,8 @@
 //! regains its place when it becomes satisfiable.
 //!
 //! A waiter that leaves sets its phase. Its entry stays as a *dead* one until the queue comes across it, or is
-//! [compacted](WaitQueue::compact). A deferred request or a watcher that leaves while no other thread owns the queue is removed at once.
+//! [compacted](WaitQueue::compact). While no other thread owns the queue, these are removed at once: a head that has got its tokens by itself, a deferred
+//! request, and a watcher.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -25,7 +26,7 @@ pub(crate) const STARVING_AFTER: u32 = loom_or(2, 16);
 /// To how many waiters tokens are granted in one step.
 const BATCH: usize = 32;
 
-/// How many deferred requests and watchers are looked at for each answer that was not seen.
+/// If there are no more deferred requests and watchers than this, all are looked at where any may have left.
 const FEW: usize = 32;
 
 /// How the queue sees a waiter.
@@ -59,7 +60,7 @@ pub(crate) enum Standing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     /// Take this many tokens from the bucket for so many heads, and [remove](WaitQueue::pop_head) each. If the head is not due, only as
-    /// long as its request is above the capacity. Several heads are due, and each wants exactly so many.
+    /// long as its request is above the capacity. If there are several heads, all are due, and each wants exactly its `up_to`.
     Grant { heads: usize, min: u32, up_to: u32, is_due: bool },
     /// Wake the waiter [that is next](WaitQueue::next_to_wake).
     Wake,
@@ -146,7 +147,7 @@ impl<W: Waits> WaitQueue<W> {
                 if entry.need() <= left {
                     return Next::Wake;
                 }
-                // Without tokens that are left over, none behind it could be served.
+                // Nothing is left over for those behind it, or they have to wait for it.
                 if left <= 0 || entry.need() <= satisfiable {
                     return Next::Wait;
                 }
@@ -283,14 +284,14 @@ impl<W: Waits> WaitQueue<W> {
     pub(crate) fn next_releaser(&mut self, room: u64) -> Option<&W> {
         self.buried.1 += self.releasers.bury();
         let (entry, left) = self.releasers.first_sleeper(i64::try_from(room).unwrap_or(i64::MAX), 1)?;
-        if left > 0 { Some(&entry.waiter) } else { None }
+        (left > 0).then_some(&entry.waiter)
     }
 
     /// All that wait for the state that a bucket has reached.
     pub(crate) fn take_watchers(&mut self, state: State) -> impl Iterator<Item = W> + use<W> {
-        let take = |watchers: &mut BTreeMap<u64, W>, holds| if holds { mem::take(watchers) } else { BTreeMap::new() };
-        let idle = take(&mut self.idle, state.is_idle());
-        idle.into_values().chain(take(&mut self.settled, state.is_settled()).into_values())
+        let idle = if state.is_idle() { mem::take(&mut self.idle) } else { BTreeMap::new() };
+        let settled = if state.is_settled() { mem::take(&mut self.settled) } else { BTreeMap::new() };
+        idle.into_values().chain(settled.into_values())
     }
 
     /// All who wait for tokens or for room, in order.

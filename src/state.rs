@@ -166,7 +166,7 @@ impl State {
         (self.0 as i64) >> AVAILABLE_SHIFT
     }
 
-    /// `available ≥ n`: the fields below `available` cannot make up for a token.
+    /// `available ≥ n`, for an `n` that fits the field: the fields below it cannot make up for a token.
     #[inline]
     const fn has_available(self, n: u32) -> bool {
         self.0 as i64 >= (n as i64) << AVAILABLE_SHIFT
@@ -223,7 +223,7 @@ impl State {
     /// Whether `n` returned tokens may go straight to the head of the queue: the word would first add them and then subtract them.
     ///
     /// Not with a deficit, which is paid first; nor with tokens in the bucket, which go first; nor if the return itself
-    /// makes a deferred request satisfiable; nor if the head takes its tokens for itself.
+    /// makes a deferred request satisfiable; nor if the head takes its tokens for itself; nor if the bucket is closed, or the owner has to recheck.
     #[inline]
     pub(crate) const fn allows_hand_off(self, n: usize) -> bool {
         self.0 >> AVAILABLE_SHIFT == 0

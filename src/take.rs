@@ -196,9 +196,9 @@ impl<H: Handle> TakeFuture<H> {
         let mut wakes = WakeList::new();
         let polled = ready!(combiner.poll(&registration.waiter, cx.waker(), registered, &mut wakes));
         if let Ok(count) = polled {
-            let tokens = ReturnOnUnwind::new(combiner, count);
+            let tokens = ReturnOnUnwind::new(combiner, count as usize);
             self.stage.finish();
-            // If a foreign waker panics, this begins anew.
+            // If the waker of another waiter panics, the tokens go back, and this begins anew.
             self.stage = Stage::Fresh;
             drop(wakes);
             tokens.disarm();
@@ -212,7 +212,7 @@ impl<H: Handle> TakeFuture<H> {
     fn poll_slow(&mut self, cx: &mut Context<'_>, seen: Option<State>) -> Poll<Result<u32, Refused>> {
         match (&self.stage, &self.handle) {
             (Stage::Fresh, _) if seen.is_some_and(|seen| seen.lacks(self.request.min)) => self.join_queue(cx),
-            // Closed, or there are tokens: a waiter that found that out in the queue would wake itself.
+            // Closed, or there may be tokens. A waiter that is served while it joins the queue would wake itself in vain.
             (Stage::Fresh, Some(handle)) => match self.request.try_take(handle.to_bucket().combiner()) {
                 Err(Refused::NotNow) => self.join_queue(cx),
                 taken => Poll::Ready(taken),

@@ -67,7 +67,7 @@ impl Waiter {
     ///
     /// # Errors
     ///
-    /// The phase, if the waiter has left.
+    /// The phase, if the waiter has left, or was notified for good before.
     pub(crate) fn notify(&self, to: Phase) -> Result<Option<Waker>, Phase> {
         let mut from = Phase::Waiting;
         while let Err(phase) = self.phase.change(from, to) {
@@ -93,7 +93,8 @@ impl Waiter {
         drop(self.waker.swap(Some(waker)));
     }
 
-    /// As [`set_waker`](Self::set_waker), for a waiter that was notified, so that its waker is gone.
+    /// As [`set_waker`](Self::set_waker), for a waiter that was woken: its old waker is gone, or is about to be. (If the owner takes this one
+    /// instead, that is a wake-up in vain, and this waiter is polled once more.)
     pub(crate) fn restore_waker(&self, waker: &Waker) {
         drop(self.waker.swap(Some(waker.clone())));
     }

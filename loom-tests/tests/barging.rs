@@ -349,6 +349,34 @@ fn answer_that_an_owner_finds_is_seen() {
     });
 }
 
+/// Guards `Answer::put`, which releases, and `Answer::take`, which acquires: an owner that finds the answer before the waiter has changed the word, and
+/// takes it away, sees that the waiter sleeps (C8).
+#[test]
+fn answer_that_an_owner_finds_early_is_seen() {
+    check(Some(3), || {
+        let bucket = barging(2, 2);
+        let token = bucket.try_take_owned().unwrap();
+        let other = bucket.try_take_owned().unwrap();
+        let mut first = queued(bucket.take_owned());
+        // It is woken, and its token vanishes.
+        drop(token);
+        bucket.set_capacity(1).unwrap();
+        race(
+            &bucket,
+            |_| drop(other),
+            |bucket| {
+                let taken = bucket.try_take();
+                let polled = poll(&mut first);
+                drop(taken);
+                if polled.is_pending() {
+                    drop(first.wait().unwrap());
+                }
+            },
+        );
+        at_rest(&bucket, 0, 0);
+    });
+}
+
 fn queued_or_ready<F: Future + Unpin>(mut future: F) -> Option<F> {
     poll(&mut future).is_pending().then_some(future)
 }

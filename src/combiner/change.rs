@@ -29,7 +29,7 @@ impl Combiner {
     pub(crate) fn try_take_up_to(&self, min: u32, up_to: u32) -> Result<u32, Refused> {
         let mut wakes = WakeList::new();
         let taken = self.change(&mut wakes, |state| state.take(min, up_to))?;
-        let tokens = ReturnOnUnwind::new(self, taken);
+        let tokens = ReturnOnUnwind::new(self, taken as usize);
         drop(wakes);
         tokens.disarm();
         Ok(taken)
@@ -97,7 +97,7 @@ impl Combiner {
     pub(crate) fn grow_and_take(&self, n: usize) -> Result<(), Refused> {
         let mut wakes = WakeList::new();
         self.change(&mut wakes, |state| Ok((state.grow_and_take(n, self.max)?, ())))?;
-        let tokens = ReturnOnUnwind::new(self, u32::try_from(n).unwrap_or(self.max));
+        let tokens = ReturnOnUnwind::new(self, n);
         drop(wakes);
         tokens.disarm();
         Ok(())

@@ -115,6 +115,33 @@ fn those_that_leave_while_the_queue_is_owned_leave_no_flag_in_the_word() {
     }
 }
 
+/// An owner may remove the entry of a waiter that leaves before that is counted.
+#[test]
+fn a_waiter_that_is_just_leaving_hides_no_other() {
+    let combiner = combiner(Fairness::Fifo, Kind::Take);
+    let waiters = [enqueue(&combiner, Kind::Take), enqueue(&combiner, Kind::Take), enqueue(&combiner, Kind::Take)];
+    waiters[0].waiter.phase.leave();
+    // One token for the second, so the third one waits.
+    combiner.give(1);
+    assert_eq!(combiner.waiting(), 1);
+    combiner.dead_takers.add(1);
+    assert_eq!((combiner.waiting(), combiner.dead_takers.get()), (1, 0));
+}
+
+/// An owner that closes the bucket removes the entry of a waiter that has just got its tokens by itself.
+#[test]
+fn a_waiter_that_is_served_while_the_bucket_is_closed_leaves_no_dead_entry() {
+    for kind in [Kind::Take, Kind::Release] {
+        let combiner = combiner(Fairness::Barging, kind);
+        let waiter = enqueue(&combiner, kind);
+        serve(&combiner, kind);
+        assert_eq!(waiter.waiter.phase.load(), Phase::Woken);
+        assert!(combiner.close());
+        combiner.leave_served(&waiter.waiter, &mut WakeList::new());
+        assert_eq!((combiner.dead_takers.get(), combiner.dead_others.get()), (0, 0), "{kind:?}");
+    }
+}
+
 /// However many waiters have left, the queue keeps few of their entries.
 #[test]
 fn entries_of_waiters_that_left_do_not_pile_up() {

@@ -14,17 +14,14 @@ impl Combiner {
     pub(crate) fn enqueue(&self, waiter: Arc<Waiter>, wakes: &mut WakeList) -> Registration {
         match self.own_within(TRIES_TO_ENQUEUE) {
             Some(mut queue) => {
-                let mut seen = self.state.load_exact();
-                let rechecks = seen.needs_recheck();
-                if rechecks {
-                    // Those in the inbox came first.
-                    seen = self.recheck(&mut queue);
-                }
-                queue.push(Arc::clone(&waiter));
-                if rechecks {
-                    // RECHECK is cleared, so releasers and watchers rely on this owner.
+                let seen = self.state.load_exact();
+                if seen.needs_recheck() {
+                    // Those in the inbox came first. And as RECHECK is cleared now, releasers and watchers rely on this owner.
+                    let seen = self.recheck(&mut queue);
+                    queue.push(Arc::clone(&waiter));
                     self.serve(queue, seen, wakes);
                 } else {
+                    queue.push(Arc::clone(&waiter));
                     self.serve_taker(waiter.kind, queue, seen, wakes);
                 }
                 Registration { waiter, listener: None }
@@ -50,20 +47,24 @@ impl Combiner {
         mut registered: bool,
         wakes: &mut WakeList,
     ) -> Poll<Result<u32, Refused>> {
-        // Whether the waker that is registered may have come too late to be taken out by an owner, which must not drop it.
+        // Whether this call has put a waker that an owner may have come too early to take. Then this thread drops it, as an owner must not.
         let mut replaced = false;
         loop {
-            match waiter.phase.load() {
-                Phase::Waiting if registered => return Poll::Pending,
-                Phase::Waiting => {
-                    // Then the phase once more: see `set_waker`.
-                    waiter.set_waker(waker);
-                    (registered, replaced) = (true, true);
+            let phase = waiter.phase.load();
+            if phase == Phase::Waiting {
+                if registered {
+                    return Poll::Pending;
                 }
+                // Then the phase once more: see `set_waker`.
+                waiter.set_waker(waker);
+                (registered, replaced) = (true, true);
+                continue;
+            }
+            if replaced {
+                drop(waiter.take_waker());
+            }
+            match phase {
                 Phase::Woken => {
-                    if replaced {
-                        drop(waiter.take_waker());
-                    }
                     if let Some(result) = self.retry(waiter, wakes) {
                         return Poll::Ready(result);
                     }
@@ -74,12 +75,8 @@ impl Combiner {
                         self.sleep_again(waiter, wakes);
                     }
                 }
-                Phase::Granted(_) | Phase::Closed | Phase::Gone => {
-                    if replaced {
-                        drop(waiter.take_waker());
-                    }
-                    return Poll::Ready(waiter.outcome().unwrap_or(Err(Refused::Closed)));
-                }
+                Phase::Granted(count) => return Poll::Ready(Ok(count)),
+                Phase::Waiting | Phase::Closed | Phase::Gone => return Poll::Ready(Err(Refused::Closed)),
             }
         }
     }
@@ -99,27 +96,22 @@ impl Combiner {
                 self.leave_served(waiter, wakes);
                 Some(Ok(count))
             }
-            Err(Refused::Closed) => Some(match waiter.phase.leave() {
+            Err(Refused::Closed) => Some(match self.leave_entry(waiter) {
                 // An owner has been quicker than the close.
                 Phase::Granted(count) => Ok(count),
-                Phase::Closed => Err(Refused::Closed),
-                Phase::Waiting | Phase::Woken | Phase::Gone => {
-                    self.count_dead(waiter.kind);
-                    Err(Refused::Closed)
-                }
+                _ => Err(Refused::Closed),
             }),
             Err(_) => None,
         }
     }
 
     /// A waiter that has got what it waited for by itself leaves the queue, and those behind it are served.
-    fn leave_served(&self, waiter: &Arc<Waiter>, wakes: &mut WakeList) {
+    pub(super) fn leave_served(&self, waiter: &Arc<Waiter>, wakes: &mut WakeList) {
         let mut owned = self.own();
-        // An owner that grants removes the entry. So this one has not been granted anything, and no owner will see its phase again.
-        let is_removed =
-            owned.as_mut().is_some_and(|queue| waiter.kind == Kind::Take && queue.remove_head_if(|head| Arc::ptr_eq(head, waiter)));
+        // Whoever grants or closes removes the entry. If it is still there, the waiter has got nothing twice, and nobody looks at its phase again.
+        let is_removed = owned.as_mut().is_some_and(|queue| queue.remove_head_if(|head| Arc::ptr_eq(head, waiter)));
         if !is_removed {
-            if let Phase::Granted(twice) = waiter.phase.leave() {
+            if let Phase::Granted(twice) = self.leave_entry(waiter) {
                 // An owner has been quicker: its tokens go back.
                 if let Some(queue) = owned {
                     self.serve(queue, self.state.load_exact(), wakes);
@@ -127,7 +119,6 @@ impl Combiner {
                 self.change_always(wakes, |state| state.give(twice as usize, self.max));
                 return;
             }
-            self.count_dead(waiter.kind);
             match &mut owned {
                 Some(queue) => self.note_answer(queue, waiter),
                 None => return self.recheck_answer(wakes),
@@ -161,6 +152,15 @@ impl Combiner {
             _ => {}
         }
         drop(waker);
+    }
+
+    /// Leaves, and tells where the waiter stood. Its entry is dead now, if it is still in the queue.
+    fn leave_entry(&self, waiter: &Waiter) -> Phase {
+        let phase = waiter.phase.leave();
+        if let Phase::Waiting | Phase::Woken = phase {
+            self.count_dead(waiter.kind);
+        }
+        phase
     }
 
     fn count_dead(&self, kind: Kind) {

@@ -114,19 +114,18 @@ impl<W: Waits> Line<W> {
     }
 
     /// The first waiter that still sleeps, and how many of `budget` are left for it by those woken before.
-    pub(super) fn first_sleeper(&mut self, budget: i64, satisfiable: i64) -> Option<(&mut Entry<W>, i64)> {
+    pub(super) fn first_sleeper(&mut self, budget: i64, satisfiable: i64) -> Option<(&Entry<W>, i64)> {
         if !self.claims_hold_for.contains(&satisfiable) {
             self.rescan();
         }
-        while let Some(entry) = self.entries.get_mut(self.woken) {
+        while let Some(entry) = self.entries.get(self.woken) {
             match entry.waiter.standing() {
                 Standing::Waiting => break,
                 Standing::Woken => self.claim_next(satisfiable),
                 Standing::Gone => self.woken += 1,
             }
         }
-        let left = budget - self.claimed;
-        self.entries.get_mut(self.woken).map(|entry| (entry, left))
+        self.entries.get(self.woken).map(|entry| (entry, budget - self.claimed))
     }
 
     /// The first waiter that was not looked at was woken.
