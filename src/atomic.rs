@@ -130,7 +130,8 @@ impl AtomicPhase {
     /// Leaves the queue, and tells where the waiter stood.
     pub(crate) fn leave(&self) -> Phase {
         // ORDERING: Acquire, with the Release of `change`: a waiter that leaves with a grant gives the tokens back, and whoever
-        // takes them then must see what was done before they were handed to this one, past the word.
+        // takes them then must see what was done before they were handed to this one, past the word. (No model shows it, as today the slot of
+        // the queue orders these, too.)
         Phase::from_bits(self.0.swap(Phase::Gone.bits(), Ordering::Acquire))
     }
 }

@@ -95,7 +95,7 @@ fn cancel_two_against_two_grants() {
     });
 }
 
-/// Guards `Combiner::request_service_after`: the owner may be about to leave, as the head wants more than there is, so a waiter
+/// Guards `Combiner::request_service`: the owner may be about to leave, as the head wants more than there is, so a waiter
 /// that leaves sets RECHECK (C3).
 #[test]
 fn cancel_the_head_against_a_return() {

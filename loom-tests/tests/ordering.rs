@@ -206,7 +206,7 @@ fn grant_carries_on_what_others_did() {
     });
 }
 
-/// Guards `AtomicPhase::leave`, which acquires: a token was handed past the word to a waiter that leaves, and the next taker sees what was done before
+/// Guards `Combiner::cancel`, which gives back a token that was handed past the word to a waiter that leaves: the next taker sees what was done before
 /// it came back.
 #[test]
 fn hand_off_to_a_waiter_that_leaves_carries_on() {

@@ -1,6 +1,6 @@
 //! Releasers that wait for room.
 
-use loom_tests::{at_rest, check, fifo, poll, queued, race, race3};
+use loom_tests::{Arc, at_rest, check, fifo, poll, queued, race, race3, thread};
 
 /// Guards `HAS_RELEASERS`, by which a take has a releaser woken, and `State::settle`, if the take has come before.
 #[test]
@@ -24,7 +24,7 @@ fn two_releasers_and_room_for_both() {
     });
 }
 
-/// Guards `Combiner::request_service_after`: if a woken releaser leaves, the next one is woken.
+/// Guards `Combiner::request_service`: if a woken releaser leaves, the next one is woken.
 #[test]
 fn cancel_a_woken_releaser() {
     check(Some(2), || {
@@ -165,5 +165,28 @@ fn releaser_woken_in_vain_keeps_its_place() {
             },
         );
         assert_eq!(bucket.waiting(), 0);
+    });
+}
+
+/// Guards the count of answers that no owner has seen, which releases and acquires: an owner that finds an answer counted before RECHECK tells of it sees that
+/// the releaser sleeps.
+#[test]
+fn answer_of_a_releaser_that_an_owner_finds_early_is_seen() {
+    check(Some(3), || {
+        let bucket = fifo(1, 1);
+        let first = queued(bucket.release());
+        // It is woken, and its place is filled again.
+        bucket.try_take().unwrap().forget();
+        bucket.try_release().unwrap();
+        let taker = Arc::clone(&bucket);
+        let taker = thread::spawn(move || taker.take().wait().unwrap().forget());
+        // If this goes through the inbox, the owner looks for answers on its account.
+        let mut second = bucket.release();
+        if poll(&mut second).is_pending() {
+            first.wait().unwrap();
+        }
+        taker.join().unwrap();
+        drop(second);
+        at_rest(&bucket, 2, 2);
     });
 }
