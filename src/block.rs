@@ -8,14 +8,11 @@ use core::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use crate::WaitError;
-use crate::sync::coop;
-use crate::sync::thread::{self, Thread};
+use crate::sync::{Parker, coop};
 
-struct Unpark(Thread);
-
-impl Wake for Unpark {
+impl Wake for Parker {
     fn wake(self: Arc<Self>) {
-        self.0.unpark();
+        self.unpark();
     }
 }
 
@@ -41,13 +38,11 @@ where
 }
 
 /// Polls `future` until it is ready; `None` if it is not by the deadline.
-///
-/// A pending poll ends with a check whether it has been served. So an unpark before that check may be lost (to a waker that parks),
-/// and one after it is not lost.
 #[cold]
 pub(crate) fn poll_until<F: Future + Unpin>(future: F, deadline: Option<Instant>) -> Option<F::Output> {
     let mut future = coop::unconstrained(future);
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let parker = Arc::new(Parker::new());
+    let waker = Waker::from(Arc::clone(&parker));
     let mut cx = Context::from_waker(&waker);
     loop {
         if let Poll::Ready(output) = Pin::new(&mut future).poll(&mut cx) {
@@ -56,6 +51,36 @@ pub(crate) fn poll_until<F: Future + Unpin>(future: F, deadline: Option<Instant>
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return None;
         }
-        thread::park(deadline);
+        parker.park(deadline);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use core::future;
+    use core::time::Duration;
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    /// A poll may run the waker of another waiter, which may park, and so use up the unpark of this thread.
+    #[test]
+    fn a_poll_that_parks_does_not_hide_that_the_thread_was_woken() {
+        let (done, is_done) = mpsc::channel();
+        thread::spawn(move || {
+            let mut polls = 0;
+            block_on(future::poll_fn(|cx| {
+                polls += 1;
+                if polls < 4 {
+                    cx.waker().wake_by_ref();
+                    thread::park();
+                    return Poll::Pending;
+                }
+                Poll::Ready(())
+            }));
+            done.send(polls).unwrap();
+        });
+        assert_eq!(is_done.recv_timeout(Duration::from_secs(20)), Ok(4));
     }
 }

@@ -274,53 +274,72 @@ macro_rules! bridge {
 pub(crate) use bridge;
 
 #[cfg(all(feature = "std", not(loom)))]
-pub(crate) mod thread {
-    pub(crate) use std::thread::{Thread, current};
+mod parker {
+    use std::thread::{self, Thread};
     use std::time::Instant;
 
-    /// Parks this thread, until `deadline` at the latest.
-    pub(crate) fn park(deadline: Option<Instant>) {
-        // A park may end spuriously.
-        #[cfg(token_bucket_chaos)]
-        if super::chaos::now_and_then() {
-            return;
+    use super::Slot;
+
+    /// Parks the thread that made it.
+    pub(crate) struct Parker {
+        thread: Thread,
+        /// An unpark alone could be used up: a poll may run the waker of another waiter, which may park.
+        woken: Slot<()>,
+    }
+
+    impl Parker {
+        pub(crate) fn new() -> Self {
+            Self { thread: thread::current(), woken: Slot::new(None) }
         }
-        match deadline {
-            None => std::thread::park(),
-            Some(deadline) => std::thread::park_timeout(deadline.saturating_duration_since(Instant::now())),
+
+        pub(crate) fn unpark(&self) {
+            self.woken.swap(Some(()));
+            self.thread.unpark();
+        }
+
+        /// Blocks until the thread has been unparked since the last call, until `deadline` at the latest. May return early.
+        pub(crate) fn park(&self, deadline: Option<Instant>) {
+            #[cfg(token_bucket_chaos)]
+            if super::chaos::now_and_then() {
+                return;
+            }
+            if self.woken.take().is_none() {
+                match deadline {
+                    None => thread::park(),
+                    Some(deadline) => thread::park_timeout(deadline.saturating_duration_since(Instant::now())),
+                }
+                self.woken.take();
+            }
         }
     }
 }
 
 #[cfg(all(feature = "std", loom))]
-pub(crate) mod thread {
-    use alloc::sync::Arc;
+mod parker {
     use loom::sync::Notify;
     use std::time::Instant;
 
-    // Not loom's `unpark`, which also resumes a thread that is blocked by something else, such as a lock or a join.
-    loom::thread_local! {
-        static PARKER: Arc<Notify> = Arc::new(Notify::new());
-    }
+    /// Not loom's `unpark`, which also resumes a thread that is blocked by something else, such as a lock or a join.
+    pub(crate) struct Parker(Notify);
 
-    pub(crate) struct Thread(Arc<Notify>);
+    impl Parker {
+        pub(crate) fn new() -> Self {
+            Self(Notify::new())
+        }
 
-    impl Thread {
         pub(crate) fn unpark(&self) {
             self.0.notify();
         }
-    }
 
-    pub(crate) fn current() -> Thread {
-        Thread(PARKER.with(Arc::clone))
-    }
-
-    /// Parks this thread; loom has no clock.
-    pub(crate) fn park(deadline: Option<Instant>) {
-        assert!(deadline.is_none(), "a wait with a deadline cannot be modelled");
-        current().0.wait();
+        /// Loom has no clock.
+        pub(crate) fn park(&self, deadline: Option<Instant>) {
+            assert!(deadline.is_none(), "a wait with a deadline cannot be modelled");
+            self.0.wait();
+        }
     }
 }
+#[cfg(feature = "std")]
+pub(crate) use parker::Parker;
 
 /// The part of a future in tokio's cooperative budget.
 #[cfg(feature = "tokio")]

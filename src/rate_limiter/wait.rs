@@ -2,7 +2,6 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use alloc::task::Wake;
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
@@ -14,8 +13,7 @@ use futures_core::future::FusedFuture;
 
 use super::RateLimiter;
 use super::schedule::{Request, Stage, Turn};
-use crate::sync::thread::{self, Thread};
-use crate::sync::{Slot, coop};
+use crate::sync::{Parker, coop};
 use crate::{LimitError, WaitError};
 
 /// The longest sleep of a leader: runtimes differ in the durations that they can represent.
@@ -195,8 +193,8 @@ impl RateLimiter {
         if self.take_now(n) {
             return Some(Ok(()));
         }
-        let unpark = Arc::new(Unpark { thread: thread::current(), woken: Slot::new(None) });
-        let waker = Waker::from(Arc::clone(&unpark));
+        let parker = Arc::new(Parker::new());
+        let waker = Waker::from(Arc::clone(&parker));
         let mut place = Place::new(self, n);
         loop {
             let alarm = match place.poll(self.now(), &waker) {
@@ -206,22 +204,7 @@ impl RateLimiter {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return None;
             }
-            if unpark.woken.take().is_none() {
-                thread::park([alarm, deadline].into_iter().flatten().min());
-            }
+            parker.park([alarm, deadline].into_iter().flatten().min());
         }
-    }
-}
-
-struct Unpark {
-    thread: Thread,
-    /// Set before the thread is unparked, because another waker that this thread runs may park and so use up the unpark.
-    woken: Slot<()>,
-}
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.woken.swap(Some(()));
-        self.thread.unpark();
     }
 }
