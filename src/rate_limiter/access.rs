@@ -47,14 +47,14 @@ impl RateLimiter {
 
     /// As [`with`](Self::with), where `f` grants what is due. User code runs afterwards, without the lock.
     pub(super) fn with_tick<R>(&self, now: Duration, f: impl FnOnce(&mut Schedule, &mut Outbox) -> R) -> R {
-        let mut outbox = Outbox::default();
+        let mut outbox = Outbox::new();
         let mut schedule = self.lock();
         schedule.tick(now);
         let result = f(&mut schedule, &mut outbox);
         schedule.settle(&mut outbox);
         schedule.wake_leader(&mut outbox);
         drop(schedule);
-        outbox.run();
+        drop(outbox);
         result
     }
 }

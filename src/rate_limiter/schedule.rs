@@ -10,7 +10,7 @@
 //! * **R2** The queue is sorted by ticket, that is, in order of arrival. Its head is granted its tokens as soon as they are
 //!   available.
 //! * **R3** The head has been woken since it became the head, or has been polled as the head: so it sleeps until its tokens are
-//!   due, or is about to. It is the *leader*. A change of the rate or burst wakes it to adjust its sleep.
+//!   due, or is about to. It is the *leader*. Whatever changes when they are due wakes it: a new rate or burst, or a cancelled grant.
 //! * **R4** A waiter that is in neither map has been granted its tokens.
 //! * **R5** A grant that is cancelled before its waiter knew of it goes back, but only if the bucket would not have been full
 //!   meanwhile without it. `undelivered` is the sum of these grants, and never more than `missing`.
@@ -18,12 +18,13 @@
 //! Why R5: a full bucket gains nothing. Suppose that 5 of 10 tokens are granted, 5 come back by time, and another caller takes 5.
 //! If the first 5 were then put back, 15 tokens would have been available in the time in which 5 became due.
 
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet};
 use core::mem;
 use core::task::{Poll, Waker};
 use core::time::Duration;
 use std::time::Instant;
 
+use crate::waiter::WakeList;
 use crate::{Closed, LimitError, NotYet, RateError, Refill};
 
 pub(super) type Ticket = u64;
@@ -78,10 +79,9 @@ pub(super) enum Turn {
     Pending(Option<Duration>),
 }
 
-/// User code to run when the lock has been released.
-#[derive(Default)]
+/// User code, which runs when this is dropped: without the lock.
 pub(super) struct Outbox {
-    wakes: VecDeque<Waker>,
+    wakes: WakeList,
     drops: Option<Waker>,
 }
 
@@ -159,13 +159,12 @@ impl Schedule {
         if n == 0 || self.take(n) {
             return Ok(());
         }
-        // What the queued waiters need comes first.
-        match self.refill.due_in((self.missing as u128 + self.queued + n as u128).saturating_sub(self.burst as u128)) {
-            _ if self.burst == 0 => Err(NotYet::Paused),
-            Some(wait) => Err(NotYet::RetryAfter(wait)),
-            None if self.refill.rate().0 == 0 => Err(NotYet::Paused),
-            None => Err(NotYet::RetryAfter(Duration::MAX)),
+        if self.burst == 0 || self.refill.rate().0 == 0 {
+            return Err(NotYet::Paused);
         }
+        // What the queued waiters need comes first.
+        let count = (self.missing as u128 + self.queued + n as u128).saturating_sub(self.burst as u128);
+        Err(NotYet::RetryAfter(self.refill.due_in(count).unwrap_or(Duration::MAX)))
     }
 
     /// Returns an error if a request for `n` tokens cannot succeed, however long it waits.
@@ -253,6 +252,8 @@ impl Schedule {
         } else if self.cancellable.remove(&ticket) {
             self.undelivered -= request.need;
             self.missing -= request.need;
+            // R3: the tokens of the head are due sooner.
+            self.leader = None;
         }
     }
 
@@ -287,7 +288,7 @@ impl Schedule {
                 break;
             }
             let (ticket, waiter) = head.remove_entry();
-            outbox.wakes.extend(waiter.waker);
+            outbox.wakes.push(waiter.waker);
             self.queued -= need as u128;
             self.missing += need;
             self.undelivered += need;
@@ -299,7 +300,7 @@ impl Schedule {
     pub(super) fn wake_leader(&mut self, outbox: &mut Outbox) {
         let Some(mut head) = self.queue.first_entry() else { return };
         if self.leader.replace(*head.key()) != Some(*head.key()) {
-            outbox.wakes.extend(head.get_mut().waker.take());
+            outbox.wakes.push(head.get_mut().waker.take());
         }
     }
 
@@ -326,7 +327,9 @@ impl Schedule {
             return Err(closed);
         }
         self.closed = Some(closed);
-        outbox.wakes.extend(self.queue.values_mut().chain(self.deferred.values_mut()).filter_map(|waiter| waiter.waker.take()));
+        for waiter in self.queue.values_mut().chain(self.deferred.values_mut()) {
+            outbox.wakes.push(waiter.waker.take());
+        }
         Ok(())
     }
 }
@@ -338,21 +341,8 @@ impl Request {
 }
 
 impl Outbox {
-    /// Runs everything. If a waker panics, the others are still woken, and then the panic continues.
-    pub(super) fn run(mut self) {
-        self.wake_all();
-    }
-
-    fn wake_all(&mut self) {
-        while let Some(waker) = self.wakes.pop_front() {
-            waker.wake();
-        }
-    }
-}
-
-impl Drop for Outbox {
-    fn drop(&mut self) {
-        self.wake_all();
+    pub(super) const fn new() -> Self {
+        Self { wakes: WakeList::new(), drops: None }
     }
 }
 

@@ -99,6 +99,19 @@ impl<'a> World<'a> {
                 self.clients[at].grant = Some(self.grant(need));
             }
         }
+        self.check_leader();
+    }
+
+    /// **R3** The head sleeps until its tokens are due, unless it has been woken.
+    fn check_leader(&self) {
+        let schedule = self.limiter.lock();
+        let Some((&head, waiter)) = schedule.queue.first_key_value().filter(|_| !schedule.is_closed()) else { return };
+        let is_head = |client: &&Client<'_>| matches!(client.place.request.stage, Stage::Waiting(ticket) if ticket == head);
+        let leader = self.clients.iter().find(is_head).expect("a client");
+        if leader.wakes.0.load(Ordering::Relaxed) == leader.seen {
+            let missing = schedule.missing as u128 + waiter.need as u128 - schedule.burst as u128;
+            assert_eq!(leader.alarm, schedule.refill.due_at(missing));
+        }
     }
 
     fn arrive(&mut self, need: usize) {
@@ -275,6 +288,25 @@ fn a_cancelled_grant_goes_to_the_next_waiter() {
     assert_eq!(world.woken(), Some(0));
     assert!(world.poll(0));
     assert_eq!(limiter.available(), 0);
+}
+
+/// If a grant is cancelled when the next waiter sleeps already, its tokens are due sooner.
+#[test]
+fn a_cancelled_grant_wakes_the_leader_to_sleep_anew() {
+    let limiter = RateLimiter::new(10, SECOND, 10).unwrap();
+    let mut world = World::new(&limiter);
+    world.try_take(10);
+    world.arrive(5);
+    world.arrive(8);
+    world.pass(START + SECOND / 2);
+    world.try_take(0);
+    assert_eq!(world.woken(), Some(0), "it has its tokens");
+    assert!(!world.poll(1));
+    assert_eq!(world.clients[1].alarm, Some(START + SECOND * 13 / 10));
+    world.cancel(0);
+    assert_eq!(world.woken(), Some(0));
+    assert!(!world.poll(0));
+    assert_eq!(world.alarm(), Some(START + SECOND * 8 / 10));
 }
 
 /// A delivered grant does not count as undelivered; otherwise, a cancelled grant could be lost.
