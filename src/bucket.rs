@@ -42,7 +42,7 @@ use crate::{Closed, TryTakeError};
 /// ```
 ///
 /// Taking a token returns a [`Token`] guard and reduces [`available`](Self::available) by one; dropping the guard returns the
-/// token. The *capacity* is the configured total: tokens available plus tokens held. [`set_capacity`](Self::set_capacity) changes
+/// token. The *capacity* is how many tokens the bucket is meant to have, in it and out of it. [`set_capacity`](Self::set_capacity) changes
 /// it to anything from 0 to the bucket's largest capacity, in one atomic step. If more tokens are held than a smaller capacity
 /// allows, the bucket has a *deficit*: returned tokens pay it off before any waiter gets one.
 ///
@@ -133,13 +133,13 @@ pub enum Fairness {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// The configured total.
+    /// How many tokens the bucket is meant to have, in it and out of it.
     pub capacity: usize,
     /// The largest capacity that can be set.
     pub max_capacity: usize,
     /// The tokens in the bucket.
     pub available: usize,
-    /// The tokens that are held or were forgotten: `capacity - available`, or 0 if the bucket is overfilled.
+    /// The tokens that are held or were forgotten: `capacity − available + deficit`, or 0 if the bucket is overfilled.
     pub outstanding: usize,
     /// How many outstanding tokens exceed the current capacity; that many will be retired when they come back.
     pub deficit: usize,

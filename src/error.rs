@@ -210,7 +210,8 @@ pub enum NotYet {
 
 #[cfg(feature = "std")]
 impl NotYet {
-    /// Returns how long to wait, if that is known and waiting helps. An HTTP `Retry-After` is a whole number of seconds: `as_secs() + 1` is never too early.
+    /// Returns how long to wait, if that is known and waiting helps. An HTTP `Retry-After` is a whole number of seconds:
+    /// `as_secs() + 1` is never too early. (If the time cannot be represented, it is [`Duration::MAX`], to which nothing can be added.)
     ///
     /// ```
     /// # use std::time::Duration;
@@ -313,7 +314,7 @@ pub enum ReleaseError {
 pub enum SetCapacityError {
     /// The requested capacity is above `max_capacity`.
     OutOfRange {
-        /// The requested capacity.
+        /// The requested capacity. (For `grow_and_take`: the capacity, the deficit and the new tokens together.)
         requested: usize,
         /// The largest capacity of the bucket.
         max_capacity: usize,

@@ -25,7 +25,7 @@
 //! | [`grow_and_take`] | at most `max_capacity` | `capacity` rises; the caller gets the new tokens |
 //! | [`retire`] | held tokens | the tokens and as much `capacity` vanish |
 //! | [`forget`] | held tokens | nothing: they stay outstanding |
-//! | [`close`], [`close_with`] | nothing | every waiter gets [`Closed`]; held tokens can still be returned |
+//! | [`close`], [`close_with`] | nothing | every waiter for tokens or room gets [`Closed`]; held tokens can still be returned |
 //!
 //! If a shrink leaves more tokens held than the capacity allows, the excess is the *deficit*. Returned tokens pay it off before any
 //! waiter gets one. So a shrink never revokes a token, and shrinking and growing again cancel out. [`snapshot`] shows all counters at

@@ -251,7 +251,7 @@ impl Refill {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// Waiters get them at once, in order. Like the drop of a token, this also works on a closed bucket.
+    /// They go to waiters at once, as returned tokens do. Like the drop of a token, this also works on a closed bucket.
     pub fn tick(&mut self, bucket: &TokenBucket, now: Duration) -> Tick {
         self.advance(now);
         let due = core::mem::take(&mut self.due);
@@ -285,12 +285,12 @@ impl Refill {
         self.fraction = u64::try_from(fraction % denominator).expect("less than the denominator");
     }
 
-    /// When `count` more tokens will be due, on the clock of the ticks. `None` if never, or later than [`Duration::MAX`].
+    /// When `count` more tokens will be due, on the clock of the ticks. `None` if never, or so late that it cannot be told.
     pub(crate) fn due_at(&self, count: u128) -> Option<Duration> {
         duration(self.latest?.checked_add(self.nanos_to(count)?)?)
     }
 
-    /// How long after the latest tick `count` more tokens will be due. `None` if that is never, or longer than [`Duration::MAX`].
+    /// How long after the latest tick `count` more tokens will be due. `None` if that is never, or so long that it cannot be told.
     #[cfg(feature = "std")]
     pub(crate) fn due_in(&self, count: u128) -> Option<Duration> {
         duration(self.nanos_to(count)?)
@@ -394,7 +394,7 @@ impl Refill {
     /// # Ok::<(), token_bucket::RateError>(())
     /// ```
     ///
-    /// `None` if the rate is 0, before the first `tick_now`, or if the instant cannot be represented. The instant is in the past if
+    /// `None` if the rate is 0, before the first `tick_now` or `set_rate_now`, or if the instant cannot be represented. The instant is in the past if
     /// the token has become due since the last tick.
     #[must_use]
     pub fn next_at(&self) -> Option<Instant> {

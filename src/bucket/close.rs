@@ -8,7 +8,7 @@ use crate::error::Cause;
 
 /// # Closing
 impl TokenBucket {
-    /// Closes the bucket for good: no take, release or resize succeeds afterwards, and every waiter is woken with an error
+    /// Closes the bucket for good: no take, release or resize succeeds afterwards, and every waiter for tokens or room is woken with an error
     /// ([`Closed`](crate::Closed)). Held tokens can still be returned, and are counted.
     ///
     /// ```

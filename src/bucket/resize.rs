@@ -104,7 +104,7 @@ impl TokenBucket {
     ///
     /// # Errors
     ///
-    /// [`SetCapacityError::OutOfRange`] if the capacity plus the deficit would be above [`max_capacity`](Self::max_capacity), and
+    /// [`SetCapacityError::OutOfRange`] if the capacity, the deficit and `n` together are above [`max_capacity`](Self::max_capacity), and
     /// [`SetCapacityError::Closed`]; the bucket is unchanged then.
     pub fn grow_and_take(&self, n: usize) -> Result<Token<'_>, SetCapacityError> {
         self.grow_by(n).map(|()| Token::new(self, n))
@@ -130,11 +130,11 @@ impl TokenBucket {
     }
 
     fn grow_by(&self, n: usize) -> Result<(), SetCapacityError> {
-        self.combiner.grow_and_take(n).map_err(|refused| {
+        self.combiner.grow_and_take(n).map_err(|(refused, state)| {
             if refused == Refused::Closed {
                 return self.closed().into();
             }
-            let Snapshot { capacity, deficit, max_capacity, .. } = self.snapshot();
+            let Snapshot { capacity, deficit, max_capacity, .. } = Snapshot::new(state, self.combiner.max());
             SetCapacityError::OutOfRange { requested: (capacity + deficit).saturating_add(n), max_capacity }
         })
     }

@@ -5,7 +5,7 @@ use crate::{Idle, Settled};
 
 /// # Watching
 impl TokenBucket {
-    /// Returns the configured total: tokens available plus tokens outstanding.
+    /// Returns how many tokens the bucket is meant to have, in it and out of it.
     ///
     /// ```
     /// # use token_bucket::TokenBucket;

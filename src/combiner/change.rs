@@ -93,10 +93,13 @@ impl Combiner {
         })
     }
 
-    /// Makes room for `n` tokens more, which are the caller's.
-    pub(crate) fn grow_and_take(&self, n: usize) -> Result<(), Refused> {
+    /// Makes room for `n` tokens more, which are the caller's. The error tells in which state that was refused.
+    pub(crate) fn grow_and_take(&self, n: usize) -> Result<(), (Refused, State)> {
         let mut wakes = WakeList::new();
-        self.change(&mut wakes, |state| Ok((state.grow_and_take(n, self.max)?, ())))?;
+        self.change(&mut wakes, |state| match state.grow_and_take(n, self.max) {
+            Ok(next) => Ok((next, ())),
+            Err(refused) => Err((refused, state)),
+        })?;
         let tokens = ReturnOnUnwind::new(self, n);
         drop(wakes);
         tokens.disarm();

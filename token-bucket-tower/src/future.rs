@@ -66,7 +66,7 @@ impl<F> ResponseFuture<F> {
     /// # }).unwrap();
     /// ```
     ///
-    /// `None` if the request was refused, or if the token was taken before.
+    /// `None` if the request was refused, if the future has completed, or if the token was taken before.
     pub const fn take_token(&mut self) -> Option<OwnedToken> {
         match &mut self.state {
             State::Admitted { token, .. } => token.take(),
