@@ -326,29 +326,6 @@ fn no_waker_stays_with_the_entry() {
     });
 }
 
-/// Guards the count of answers that no owner has seen: an owner that finds an answer counted looks at that waiter again, and sees that it sleeps.
-#[test]
-fn answer_that_an_owner_finds_is_seen() {
-    check(Some(2), || {
-        let bucket = barging(1, 1);
-        let token = bucket.try_take_owned().unwrap();
-        let first = queued(bucket.take_owned());
-        drop(token);
-        let token = bucket.try_take_owned().unwrap();
-        race(
-            &bucket,
-            |_| drop(token),
-            |bucket| {
-                // If this goes through the inbox, the owner looks for answers on its account.
-                let other = queued_or_ready(bucket.take());
-                drop(first.wait().unwrap());
-                drop(other);
-            },
-        );
-        at_rest(&bucket, 0, 0);
-    });
-}
-
 /// Guards `Answer::put`, which releases, and `Answer::take`, which acquires: an owner that finds the answer before the waiter has changed the word, and
 /// takes it away, sees that the waiter sleeps (C8).
 #[test]
@@ -375,8 +352,4 @@ fn answer_that_an_owner_finds_early_is_seen() {
         );
         at_rest(&bucket, 0, 0);
     });
-}
-
-fn queued_or_ready<F: Future + Unpin>(mut future: F) -> Option<F> {
-    poll(&mut future).is_pending().then_some(future)
 }
