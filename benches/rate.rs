@@ -9,6 +9,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use governor::clock::Clock as _;
 use token_bucket::{RateLimiter, Refill, TokenBucket};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -76,7 +77,10 @@ fn refused(c: &mut Criterion) {
     let quota = governor::Quota::with_period(SECOND * 3600).expect("not 0");
     let governor = governor::RateLimiter::direct(quota);
     governor.check().expect("it is full");
-    group.bench_function("governor", |b| b.iter(|| black_box(&governor).check().expect_err("nothing is left")));
+    // As the limiter does, it says how long to wait.
+    group.bench_function("governor", |b| {
+        b.iter(|| black_box(&governor).check().expect_err("nothing is left").wait_time_from(governor.clock().now()));
+    });
 
     let leaky = leaky_bucket::RateLimiter::builder().max(1).initial(0).refill(1).interval(SECOND * 3600).build();
     group.bench_function("leaky-bucket", |b| b.iter(|| assert!(!black_box(&leaky).try_acquire(1), "nothing is left")));

@@ -44,9 +44,10 @@ impl Pool {
 
     /// Never waits. Connections in use stay open; if they are surplus, they are closed when they come back.
     fn resize(&self, size: usize) -> Result<(), SetCapacityError> {
-        let available = self.limit.set_capacity(size)?.available;
+        self.limit.set_capacity(size)?;
         let mut idle = self.idle.lock().unwrap();
-        let keep = available.min(idle.len());
+        // Under the lock: a caller may have taken a token meanwhile, which was for one of these.
+        let keep = self.limit.available().min(idle.len());
         let _surplus = idle.split_off(keep);
         drop(idle); // before the surplus: closing may take a long time
         Ok(())

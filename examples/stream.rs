@@ -1,4 +1,4 @@
-//! A stream with at most three items in progress. Unlike that of `buffered(3)`, the limit can change.
+//! A stream with at most three items in progress. Unlike with `buffered(3)`, the limit can change.
 //!
 //! ```sh
 //! cargo run --example stream

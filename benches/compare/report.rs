@@ -121,13 +121,16 @@ pub(crate) fn write(runner: &Runner) -> io::Result<()> {
 
 const LEGEND: &str = "\
 Each number is the bucket's time divided by that of another candidate: below 1, the bucket is faster. In each round, all candidates run back
-to back. The number is the median of the rounds; the spread shows the smallest and the largest. The best peer is the fastest one
+to back, and each round begins with another one. The number is the median of the rounds; the spread shows the smallest and the largest. The best peer is the fastest one
 with the same order (with any order, if none has the same).
 
-The *baseline* is the minimum any implementation needs: a compare-exchange to take and one to return, one to resize, a load to read; and for a
-hand-over, `event-listener` alone with the same number of listeners.
+The *baseline* is the minimum any implementation needs: a compare-exchange to take and one to return, one to resize, a load to read. A hand-over has no such minimum;
+its baseline is what `event-listener` alone takes, with the same number of listeners.
 
-FIFO costs throughput, barging costs tail latency, so contended situations also report the *longest wait* seen in 200 ms. Then all candidates
+mea and futures-intrusive have no blocking form. They run under `pollster::block_on`, which allocates once for each wait. tokio's futures take part in its cooperative
+budget; the bucket's do so only with the feature `tokio`, which is off here.
+
+FIFO lowers throughput, and barging makes the longest waits longer, so most contended situations also report the *longest wait* seen in 200 ms. Then all candidates
 stop, so a starved waiter shows as about 200 ms, no matter which candidate starved it.
 
 ✓ and ✗ show whether a performance target was met.
@@ -167,8 +170,9 @@ fn origin(lock: &Path, rounds: usize) -> String {
     let cpu_info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu_info.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split(": ").nth(1));
     format!(
-        "Measured by `cargo bench -p token-bucket-benches` on {}, rounds: {rounds}, with {} cores ({}), {}, {}.\n\n",
+        "Measured by `cargo bench -p token-bucket-benches --bench compare` on {}, source {}, rounds: {rounds}, with {} cores ({}), {}, {}.\n\n",
         said_by("date", &["+%F"]),
+        said_by("git", &["describe", "--always", "--dirty"]),
         thread::available_parallelism().map_or(0, usize::from),
         model.unwrap_or("unknown CPU"),
         said_by("rustc", &["--version"]),

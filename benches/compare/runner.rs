@@ -137,7 +137,11 @@ impl Runner {
                 benches.bench_function(BenchmarkId::new(candidate.name, round), &candidate.bench);
                 rounds.push(if self.measures { median(&estimates) } else { None });
             }
+            // Each round begins with another candidate, so that a drift of the machine favours none.
+            results.rotate_left(1);
         }
+        let begun = self.rounds % results.len();
+        results.rotate_right(begun);
         benches.finish();
         let results = results.into_iter().map(|(Candidate { name, order, .. }, rounds)| Times { name, order, rounds }).collect();
         self.outcomes.push(Outcome { group, situation: situation.to_owned(), targets, results });

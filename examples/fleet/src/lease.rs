@@ -238,9 +238,14 @@ impl Share {
         if may_be_others || request.number != self.requests.load(Ordering::Relaxed) {
             return false;
         }
+        let ends = request.sent + self.terms.lease;
+        if Instant::now() + self.terms.work >= ends {
+            // Its tokens could not be used any more.
+            return false;
+        }
         let before = self.bucket.capacity();
         let capacity = self.terms.minimum + share.min(self.pool);
-        *lease = Lease { is_live: true, ends: request.sent + self.terms.lease };
+        *lease = Lease { is_live: true, ends };
         self.set_capacity(capacity);
         capacity < before
     }

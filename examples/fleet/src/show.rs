@@ -82,7 +82,7 @@ impl Show {
         self.event("B and C have little to do");
         self.demand('B', 2)?;
         self.demand('C', 2)?;
-        self.wait("shares follow demand", |now| now[&'A'] >= LIMIT - 6)?;
+        self.wait("shares follow demand", |now| now.get(&'A').is_some_and(|&share| share >= LIMIT - 6))?;
 
         self.event("A is killed (kill -9)");
         self.kill('A')?;

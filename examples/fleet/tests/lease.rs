@@ -246,9 +246,17 @@ fn a_lease_is_counted_from_before_the_request_was_sent() {
     let request = share.request();
     let granted = request.send(&mut redis, KEY).unwrap();
     assert_eq!(granted, 12);
-    sleep(LEASE);
-    share.accept(&request, granted);
-    assert_eq!(share.snapshot().capacity, 0);
+    let after = std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| share.take().is_ok());
+        sleep(LEASE);
+        share.accept(&request, granted);
+        let after = (share.is_overdue(), share.snapshot().capacity, share.request().demand);
+        let request = share.request();
+        share.accept(&request, request.send(&mut redis, KEY).unwrap());
+        assert!(waiter.join().unwrap());
+        after
+    });
+    assert_eq!(after, (false, 0, 1), "the waiter has got no token of the lease that had ended");
 }
 
 #[test]

@@ -4,9 +4,8 @@
 //! cargo run --release -p stream
 //! ```
 //!
-//! [`tokens`] turns a bucket into a stream of tokens. Zipped with a stream of items, it yields each item together with a token, so an item
-//! is taken from its stream only when it may be processed. The client bounds its concurrent requests this way, with `for_each_concurrent`;
-//! the server its connections, each of which has its own task. Both limits change at run time. At the end the server stops accepting
+//! [`tokens`] turns a bucket into a stream of tokens. For each token, one item is processed: so no item is begun that may not be processed yet. The client bounds
+//! its concurrent requests this way, with `for_each_concurrent`; the server its connections, each of which has its own task. Both limits change at run time. At the end the server stops accepting
 //! connections, closes its bucket, and waits until all tokens are back: then every accepted connection has been answered.
 
 use std::net::SocketAddr;
@@ -145,10 +144,10 @@ async fn request_all(client: Arc<Side>, address: SocketAddr, without_bucket: boo
     // No limit is needed here: there are no more items than tokens.
     tokens
         .take_while(|_| future::ready(!is_gone.load(Ordering::SeqCst)))
-        .zip(stream::iter(0_u64..))
-        .for_each_concurrent(None, async |(_token, number)| {
+        .enumerate()
+        .for_each_concurrent(None, async |(number, _token)| {
             client.change(|in_flight| *in_flight += 1);
-            let kind = match request(address, number).await {
+            let kind = match request(address, number as u64).await {
                 Ok(true) => 0,
                 Ok(false) => 2,
                 Err(_) => 1,
@@ -183,7 +182,9 @@ async fn serve(
     stopped: smol::channel::Receiver<()>,
 ) -> Result<usize> {
     let served = Arc::new(AtomicUsize::new(0));
-    let accept = tokens(Arc::clone(&server.bucket)).zip(listener.incoming()).for_each(async |(token, connection)| {
+    let accept = tokens(Arc::clone(&server.bucket)).for_each(async |token| {
+        // Only now: what is accepted will be answered.
+        let connection = listener.accept().await.map(|(connection, _)| connection);
         let (server, served) = (Arc::clone(&server), Arc::clone(&served));
         executor
             .spawn(async move {
@@ -198,7 +199,7 @@ async fn serve(
             })
             .detach();
     });
-    // Dropping the stream also drops the token for a connection that has not arrived.
+    // Dropping this also drops the token for a connection that has not arrived.
     accept
         .or(async {
             let _ = stopped.recv().await;
