@@ -294,10 +294,12 @@ impl Combiner {
     #[cold]
     fn recheck(&self, queue: &mut Queue) -> State {
         // C4: first RECHECK, then the inbox.
-        if self.state.change(|state| (state.clear_recheck(), state.is_bypassed())) {
+        let lost = self.state.change(|state| (state.clear_recheck(), state.is_bypassed()));
+        empty_inbox(&self.inbox, |waiter| queue.push(waiter));
+        // Afterwards, as the head may just have come.
+        if lost {
             queue.count_loss();
         }
-        empty_inbox(&self.inbox, |waiter| queue.push(waiter));
         if self.unseen_answers.take() > 0 {
             queue.rescan();
         }

@@ -42,6 +42,10 @@ pub(crate) trait Waits {
     fn set_ticket(&self, ticket: u64);
 }
 
+fn by_need<W: Waits>(entry: Entry<W>) -> ((u32, u64), Entry<W>) {
+    ((entry.waiter.min(), entry.waiter.ticket()), entry)
+}
+
 fn lives<W: Waits>(waiter: &W) -> bool {
     waiter.standing() != Standing::Gone
 }
@@ -139,7 +143,7 @@ impl<W: Waits> WaitQueue<W> {
                 return self.grant_to(&head.waiter, is_due, available);
             }
             if i64::from(min) > satisfiable {
-                self.defer(0);
+                self.defer_head();
             } else if is_due {
                 return Next::Wait;
             } else {
@@ -151,7 +155,7 @@ impl<W: Waits> WaitQueue<W> {
                 if left <= 0 || entry.need() <= satisfiable {
                     return Next::Wait;
                 }
-                self.defer(self.takers.woken);
+                self.defer_sleepers(satisfiable);
             }
         }
     }
@@ -244,18 +248,21 @@ impl<W: Waits> WaitQueue<W> {
         self.fifo || head.losses() >= STARVING_AFTER
     }
 
-    /// Sets the request at `index` aside, as the capacity does not allow it.
-    fn defer(&mut self, index: usize) {
-        // Behind the head, it is the first one that was not looked at, so it claims nothing.
-        let entry = if index == 0 { self.takers.pop_front() } else { self.takers.entries.remove(index) };
-        if let Some(entry) = entry {
-            self.deferred.insert((entry.waiter.min(), entry.waiter.ticket()), entry);
-        }
+    /// Sets the head aside, as the capacity does not allow its request.
+    fn defer_head(&mut self) {
+        self.deferred.extend(self.takers.pop_front().map(by_need));
+    }
+
+    /// Sets the first sleeper aside, and those right behind it: all whose requests the capacity does not allow.
+    fn defer_sleepers(&mut self, satisfiable: i64) {
+        self.deferred.extend(self.takers.take_sleepers(|entry| entry.need() > satisfiable && lives(&entry.waiter)).map(by_need));
     }
 
     /// Gives satisfiable requests their places back.
     #[cold]
     fn restore_deferred(&mut self, satisfiable: i64) {
+        self.bury();
+        let losses = self.takers.entries.front().map_or(0, Entry::losses);
         let mut restored = Vec::new();
         while self.has_restorable(satisfiable) {
             restored.extend(self.deferred.pop_first().map(|(_, entry)| entry));
@@ -271,6 +278,10 @@ impl<W: Waits> WaitQueue<W> {
         if has_older {
             // Two sorted runs: linear.
             self.takers.entries.make_contiguous().sort_by_key(|entry| entry.waiter.ticket());
+        }
+        // The old head has still lost as often, and newcomers must not gain by this.
+        if let Some(head) = self.takers.entries.front_mut() {
+            head.raise_losses_to(losses);
         }
     }
 

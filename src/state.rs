@@ -20,10 +20,10 @@
 //! | CLOSED        | no take, release or resize succeeds any more                       | `close`                    | never      |
 //! | HAS_WAITERS   | takers may be queued: a return must serve them                     | the owner, `join_inbox`    | the owner  |
 //! | BYPASSED      | a caller took tokens ahead of the queue since the last return      | a take with HAS_WAITERS    | the owner  |
-//! | NO_BARGING    | callers must queue even if tokens are available                    | the owner, `recheck`, `join_inbox` | the owner |
+//! | NO_BARGING    | callers must queue even if tokens are available                    | the owner, `recheck_exclusively`, `join_inbox` | the owner |
 //! | HAS_RELEASERS | releasers may be queued: a take from a full bucket must serve them | the owner, `join_inbox`    | the owner  |
 //! | HAS_DEFERRED  | requests above the capacity, or `idle`/`settled` waiters, may be queued | the owner, `join_inbox` | the owner |
-//! | RECHECK       | the owner of the queue must look at the bucket and the inbox again | `recheck`, `join_inbox`    | the owner  |
+//! | RECHECK       | the owner of the queue must look at the bucket and the inbox again | `request_recheck`, `join_inbox`, … | the owner  |
 //!
 //! The *owner* is the thread that holds the wait queue, see `combiner.rs`.
 //!
@@ -443,11 +443,15 @@ impl State {
         Self(self.0 & !(RECHECK | BYPASSED))
     }
 
-    /// What the owner changes to `next`. If that brings tokens or capacity, `BYPASSED →`, which the owner counts as a loss, and
-    /// `→ NO_BARGING` if the head is starving, or if deferred requests may regain their places.
+    /// What the owner changes to `next`. If that brings tokens or changes the capacity, `BYPASSED →`, which the owner counts as a loss, and
+    /// `→ NO_BARGING` if the head is starving, or if deferred requests may regain their places or watchers may be told. If there may be waiters
+    /// in the inbox, the loss is counted when they are in the queue, and none takes the tokens until then.
     pub(crate) const fn owners_change(self, next: Self, is_starving: bool) -> Self {
-        if next.available() <= self.available() && next.capacity() <= self.capacity() {
+        if next.available() <= self.available() && next.capacity() == self.capacity() {
             return next;
+        }
+        if self.has(RECHECK) {
+            return next.recheck_exclusively();
         }
         let shut = if is_starving || self.has(HAS_DEFERRED) { NO_BARGING } else { 0 };
         Self((next.0 & !BYPASSED) | shut)

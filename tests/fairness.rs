@@ -646,6 +646,50 @@ fn barging_counts_a_loss_for_each_return_after_a_newcomer() {
     assert_eq!(numbers(&bucket), [4, 0, 0, 0]);
 }
 
+/// The loss that a shrink brings to light is counted before the shrink defers the head.
+#[test]
+fn barging_a_shrink_and_a_growth_do_not_hide_losses() {
+    for polls in [false, true] {
+        let bucket = bucket(Fairness::Barging, 3);
+        let mut held = bucket.try_take().ok();
+        let mut head = waiting(bucket.take_many(3));
+        let is_bypassed = |_: &usize| {
+            drop(held.take());
+            held = bucket.try_take().ok();
+            if polls && held.is_some() {
+                assert!(head.poll().is_pending());
+            }
+            if held.is_some() {
+                bucket.set_capacity(2).unwrap();
+                bucket.set_capacity(3).unwrap();
+            }
+            held.is_some()
+        };
+        assert_eq!((0..=LOSSES).take_while(is_bypassed).count(), LOSSES, "polls: {polls}");
+        assert_eq!(head.done().unwrap().count(), 3);
+    }
+}
+
+/// Newcomers stay shut out if an older request regains its place in front of a starving one.
+#[test]
+fn barging_newcomers_gain_nothing_by_a_restored_request() {
+    let bucket = bucket(Fairness::Barging, 4);
+    let mut held = bucket.try_take_many(4).unwrap();
+    let (mut older, mut starving) = (waiting(bucket.take_many(5)), waiting(bucket.take_many(4)));
+    for _ in 0..LOSSES {
+        drop(held);
+        held = bucket.try_take_many(4).unwrap();
+    }
+    bucket.set_capacity(5).unwrap();
+    assert!(matches!(bucket.try_take(), Err(TryTakeError::Empty)), "shut");
+    drop(held);
+    let tokens = older.done().unwrap();
+    assert!(bucket.try_take().is_err());
+    drop(tokens);
+    assert_eq!(starving.done().unwrap().count(), 4);
+    assert!(bucket.try_take_many(5).is_ok());
+}
+
 #[test]
 fn barging_late_waiters_that_lose_keep_their_order() {
     let bucket = bucket(Fairness::Barging, 3);

@@ -353,3 +353,32 @@ fn answer_that_an_owner_finds_early_is_seen() {
         at_rest(&bucket, 0, 0);
     });
 }
+
+/// Guards `Combiner::recheck`, which counts a loss when the waiters of the inbox are in the queue, and `State::owners_change`, which lets no newcomer in before
+/// (C6).
+#[test]
+fn loss_of_an_arrival_is_counted() {
+    check(Some(3), || {
+        let bucket = barging(1, 1);
+        let token = bucket.try_take_owned().unwrap();
+        // Its entry stays for a while.
+        drop(queued(bucket.take()));
+        let ((), (first, before)) = race(
+            &bucket,
+            |_| drop(token),
+            |bucket| {
+                let mut first = bucket.take_owned();
+                if poll(&mut first).is_ready() {
+                    return (None, 0);
+                }
+                // It waits, and the token has not come yet.
+                let before = if bucket.available() > 0 { 0 } else { bypass(bucket) };
+                (Some(first), before)
+            },
+        );
+        let Some(mut first) = first.filter(|_| before > 0) else { return };
+        let bypasses = (0..MANY).map(|_| bypass(&bucket)).sum::<usize>();
+        assert!(before + bypasses <= STARVING_AFTER, "bypassed {before} + {bypasses} times");
+        assert!(poll(&mut first).is_ready());
+    });
+}

@@ -256,3 +256,26 @@ fn idle_against_grow_and_take() {
         at_rest(&bucket, 0, 0);
     });
 }
+
+/// Guards `State::owners_change`, which lets no newcomer take tokens before an owner that changes the capacity has told the watchers.
+#[test]
+fn idle_against_a_retirement_and_an_arrival() {
+    check(Some(3), || {
+        let bucket = fifo(2, 2);
+        let token = bucket.try_take_owned().unwrap();
+        let mut idle = queued(bucket.idle());
+        let ((), (was_idle, _token)) = race(
+            &bucket,
+            |_| token.retire(),
+            |bucket| {
+                // It may go through the inbox.
+                let _ = poll(&mut bucket.idle());
+                let was_idle = bucket.outstanding() == 0;
+                (was_idle, bucket.try_take_owned().ok())
+            },
+        );
+        if was_idle {
+            assert!(poll(&mut idle).is_ready(), "there was a moment without outstanding tokens");
+        }
+    });
+}

@@ -45,6 +45,10 @@ impl<W: Waits> Entry<W> {
         self.marks += u32::from(self.losses() < STARVING_AFTER);
     }
 
+    pub(super) fn raise_losses_to(&mut self, losses: u32) {
+        self.marks += losses.saturating_sub(self.losses());
+    }
+
     pub(super) const fn claims(&self) -> bool {
         self.marks & CLAIMS != 0
     }
@@ -126,6 +130,13 @@ impl<W: Waits> Line<W> {
             }
         }
         self.entries.get(self.woken).map(|entry| (entry, budget - self.claimed))
+    }
+
+    /// Takes the first sleeper out, and those right behind it, as long as they are such.
+    pub(super) fn take_sleepers(&mut self, are_such: impl Fn(&Entry<W>) -> bool) -> impl Iterator<Item = Entry<W>> {
+        // They were not looked at, so they claim nothing.
+        let end = self.woken + self.entries.range(self.woken..).take_while(|entry| are_such(entry)).count();
+        self.entries.drain(self.woken..end)
     }
 
     /// The first waiter that was not looked at was woken.

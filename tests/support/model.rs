@@ -267,14 +267,13 @@ impl Model {
     ///
     /// If the loss of a waiter may have been counted or not.
     fn change(&mut self, available: i64, capacity: i64, others: bool) -> Result<Vec<Name>, Cut> {
-        let gained = available > self.available || capacity > self.capacity;
-        let resized = capacity != self.capacity;
-        if !self.fifo && gained && !self.closed {
+        let changed = available > self.available || capacity != self.capacity;
+        if !self.fifo && changed && !self.closed {
             self.count_loss(available, others)?;
         }
         (self.available, self.capacity) = (available, capacity);
         // Otherwise no token is available, or none has come.
-        Ok(if (gained || resized) && available > 0 { self.serve() } else { Vec::new() })
+        Ok(if changed && available > 0 { self.serve() } else { Vec::new() })
     }
 
     fn count_loss(&mut self, available: i64, others: bool) -> Result<(), Cut> {
@@ -320,7 +319,12 @@ impl Model {
         while self.available > 0 {
             let available = self.available;
             let satisfiable = self.capacity.max(available);
+            let losses = self.head().map_or(0, |head| head.losses);
             self.queue.iter_mut().for_each(|waiter| waiter.deferred &= waiter.min > satisfiable);
+            // One that regains its place as the head has lost as often as the old one.
+            if let Some(head) = self.head() {
+                head.losses = losses.max(head.losses);
+            }
             let Some(at) = self.queue.iter().position(|waiter| !waiter.deferred) else { break };
             let Waiter { name, min, woken, .. } = self.queue[at];
             let is_due = self.is_due(&self.queue[at]);

@@ -56,11 +56,20 @@ impl Model {
         None
     }
 
+    /// A waiter that regains its place as the head has lost as often as the old one.
+    fn restore_deferred(&mut self, satisfiable: i64) {
+        let losses = self.head().map_or(0, |head| self.takers[head].losses);
+        self.takers.iter_mut().for_each(|taker| taker.deferred &= i64::from(taker.min) > satisfiable);
+        if let Some(head) = self.head() {
+            self.takers[head].losses = losses.max(self.takers[head].losses);
+        }
+    }
+
     pub(super) fn serve(&mut self, mut state: State) -> Vec<Event> {
         let mut events = Vec::new();
         loop {
             let (available, satisfiable) = (state.available(), state.satisfiable());
-            self.takers.iter_mut().for_each(|taker| taker.deferred &= i64::from(taker.min) > satisfiable);
+            self.restore_deferred(satisfiable);
             if available <= 0 {
                 return events;
             }
