@@ -359,20 +359,20 @@ fn answer_that_an_owner_finds_early_is_seen() {
 #[test]
 fn loss_of_an_arrival_is_counted() {
     check(Some(3), || {
-        let bucket = barging(1, 1);
+        let bucket = barging(2, 2);
         let token = bucket.try_take_owned().unwrap();
-        // Its entry stays for a while.
-        drop(queued(bucket.take()));
+        // For this one, the return owns the queue.
+        let _idle = queued(bucket.idle());
         let ((), (first, before)) = race(
             &bucket,
             |_| drop(token),
             |bucket| {
-                let mut first = bucket.take_owned();
+                let mut first = bucket.take_many_owned(2);
                 if poll(&mut first).is_ready() {
                     return (None, 0);
                 }
-                // It waits, and the token has not come yet.
-                let before = if bucket.available() > 0 { 0 } else { bypass(bucket) };
+                // It waits, and the second token has not come yet.
+                let before = if bucket.available() > 1 { 0 } else { bypass(bucket) };
                 (Some(first), before)
             },
         );
