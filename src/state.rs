@@ -19,7 +19,7 @@
 //! |---------------|--------------------------------------------------------------------|----------------------------|------------|
 //! | CLOSED        | no take, release or resize succeeds any more                       | `close`                    | never      |
 //! | HAS_WAITERS   | takers may be queued: a return must serve them                     | the owner, `join_inbox`    | the owner  |
-//! | BYPASSED      | a caller took tokens ahead of the queue since the last return      | a take with HAS_WAITERS    | the owner  |
+//! | BYPASSED      | tokens were taken ahead of the queue since the last return         | a take with HAS_WAITERS    | the owner  |
 //! | NO_BARGING    | callers must queue even if tokens are available                    | the owner, `recheck_exclusively`, `join_inbox` | the owner |
 //! | HAS_RELEASERS | releasers may be queued: a take from a full bucket must serve them | the owner, `join_inbox`    | the owner  |
 //! | HAS_DEFERRED  | requests above the capacity, or `idle`/`settled` waiters, may be queued | the owner, `join_inbox` | the owner |
@@ -395,11 +395,11 @@ impl State {
         self.retry(min, up_to).ok().filter(|_| !self.take_may_unblock())
     }
 
-    /// As [`take`](Self::take), for a waiter that was woken: it bypasses none.
+    /// As [`take`](Self::take), for a waiter that was woken: it bypasses none, unless it takes more than `min`, which is what it claims.
     #[inline]
     pub(crate) fn retry(self, min: u32, up_to: u32) -> Result<(Self, u32), Refused> {
         let n = self.allowed(min, up_to)?;
-        Ok((self.less(n), n))
+        Ok((if n > min { self.taken(n) } else { self.less(n) }, n))
     }
 
     /// A waiter of this kind is in the inbox: `→ RECHECK`, and the flag that makes callers look for it. (NO_BARGING if `shut`.)

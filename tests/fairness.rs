@@ -670,6 +670,23 @@ fn barging_a_shrink_and_a_growth_do_not_hide_losses() {
     }
 }
 
+/// A woken waiter with a range takes what those before it claim: that is a loss for them, as if a newcomer had taken it.
+#[test]
+fn barging_a_request_for_a_range_bypasses_the_head_16_times() {
+    let bucket = bucket(Fairness::Barging, 3);
+    let mut held = bucket.try_take_many(3).ok();
+    let mut head = waiting(bucket.take_many(2));
+    let is_bypassed = |_: &usize| {
+        let mut range = waiting(bucket.take_up_to(3));
+        // Both are woken.
+        drop(held.take());
+        held = Some(range.done().unwrap());
+        held.as_ref().is_some_and(|tokens| tokens.count() == 3)
+    };
+    assert_eq!((0..=LOSSES).take_while(is_bypassed).count(), LOSSES);
+    assert_eq!(head.done().unwrap().count(), 2);
+}
+
 /// Newcomers stay shut out if an older request regains its place in front of a starving one.
 #[test]
 fn barging_newcomers_gain_nothing_by_a_restored_request() {

@@ -176,7 +176,7 @@ struct Model {
     queue: Vec<Waiter>,
     /// Waiters that have been given this many tokens and do not know it yet.
     granted: Vec<(Name, i64)>,
-    /// In a Barging bucket: whether a newcomer took tokens ahead of the queue since the last return. `None` if that cannot be told:
+    /// In a Barging bucket: whether tokens were taken ahead of the queue since the last return. `None` if that cannot be told:
     /// no waiter was queued, but one had left just before, or the only one has left since.
     bypassed: Option<bool>,
     /// Whether the queue may hold an entry, or the word a flag, of a waiter that has left.
@@ -978,6 +978,9 @@ impl<'a> Run<'a> {
             self.model.leave(name);
             if self.model.queue.iter().all(|waiter| waiter.deferred) {
                 self.model.bypassed = Some(false);
+            } else if *count > min {
+                // Others may claim that.
+                self.model.bypassed = Some(true);
             }
         } else {
             self.model.queue[at].woken = false;

@@ -294,6 +294,7 @@ proptest! {
             prop_assert_eq!(state.bits() & (SUMMARY | RECHECK) & !next.bits(), 0, "{:?} in {:?} makes {:?}", step, state, next);
             let bypassed = match step {
                 Step::Take(..) => state.is_bypassed() || state.has(HAS_WAITERS),
+                Step::Retry(min, _) if state.available() - next.available() > min.into() => state.is_bypassed() || state.has(HAS_WAITERS),
                 _ => state.is_bypassed(),
             };
             prop_assert_eq!(next.is_bypassed(), bypassed, "{:?} in {:?} makes {:?}", step, state, next);
