@@ -370,3 +370,20 @@ fn shrink_against_a_hand_off() {
         at_rest(&bucket, 0, 0);
     });
 }
+
+/// Guards `Combiner::serve_waiters`, which looks at the deferred requests in the step that grants: if they fit by then, they are older.
+#[test]
+fn growth_against_a_grant_to_a_younger_request() {
+    check(Some(3), || {
+        let bucket = fifo(2, 1);
+        let token = bucket.try_take_owned().unwrap();
+        let mut older = queued(bucket.take_many_owned(2));
+        let younger = queued(bucket.take_owned());
+        let ((), now) = race(&bucket, |_| drop(token), |bucket| bucket.set_capacity(2).unwrap());
+        if now.available == 2 {
+            assert!(poll(&mut older).is_ready(), "there were two tokens, and it is the first one");
+        }
+        drop((older, younger));
+        at_rest(&bucket, 0, 0);
+    });
+}

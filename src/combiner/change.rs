@@ -160,7 +160,7 @@ impl Combiner {
     }
 
     #[cold]
-    fn change_as_owner<R, E>(
+    pub(super) fn change_as_owner<R, E>(
         &self,
         mut queue: Queue,
         wakes: &mut WakeList,

@@ -1,11 +1,12 @@
 //! What waiters do: they queue, are polled, try for themselves, and leave.
 
 use alloc::sync::Arc;
+use core::convert::Infallible;
 use core::task::{Poll, Waker};
 
 use super::{Combiner, TRIES_TO_ENQUEUE};
 use crate::atomic::Phase;
-use crate::state::{Kind, Refused};
+use crate::state::{Kind, Refused, State};
 use crate::waiter::{Registration, Waiter, WakeList};
 
 impl Combiner {
@@ -113,10 +114,11 @@ impl Combiner {
         if !is_removed {
             if let Phase::Granted(twice) = self.leave_entry(waiter) {
                 // An owner has been quicker: its tokens go back.
-                if let Some(queue) = owned {
-                    self.serve(queue, self.state.load_exact(), wakes);
-                }
-                self.change_always(wakes, |state| state.give(twice as usize, self.max));
+                let give = |state: State| Ok::<_, Infallible>(state.give(twice as usize, self.max));
+                let Ok(_) = match owned {
+                    Some(queue) => self.change_as_owner(queue, wakes, give),
+                    None => self.change(wakes, give),
+                };
                 return;
             }
             match &mut owned {
