@@ -262,11 +262,13 @@ impl<W: Waits> WaitQueue<W> {
     #[cold]
     fn restore_deferred(&mut self, satisfiable: i64) {
         self.bury();
-        let losses = self.takers.entries.front().map_or(0, Entry::losses);
+        let (head, losses) = self.takers.entries.front().map_or((0, 0), |head| (head.waiter.ticket(), head.losses()));
         let mut restored = Vec::new();
         while self.has_restorable(satisfiable) {
             restored.extend(self.deferred.pop_first().map(|(_, entry)| entry));
         }
+        // Newcomers must not gain by this: those in front of the old head have lost as often.
+        restored.iter_mut().filter(|entry| entry.waiter.ticket() < head).for_each(|entry| entry.raise_losses_to(losses));
         // Those in front are looked at first.
         self.takers.rescan();
         restored.sort_unstable_by_key(|entry| entry.waiter.ticket());
@@ -278,10 +280,6 @@ impl<W: Waits> WaitQueue<W> {
         if has_older {
             // Two sorted runs: linear.
             self.takers.entries.make_contiguous().sort_by_key(|entry| entry.waiter.ticket());
-        }
-        // The old head has still lost as often, and newcomers must not gain by this.
-        if let Some(head) = self.takers.entries.front_mut() {
-            head.raise_losses_to(losses);
         }
     }
 

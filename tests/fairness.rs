@@ -687,18 +687,21 @@ fn barging_a_request_for_a_range_bypasses_the_head_16_times() {
     assert_eq!(head.done().unwrap().count(), 2);
 }
 
-/// Newcomers stay shut out if an older request regains its place in front of a starving one.
+/// Newcomers stay shut out if older requests regain their places in front of a starving one.
 #[test]
 fn barging_newcomers_gain_nothing_by_a_restored_request() {
     let bucket = bucket(Fairness::Barging, 4);
     let mut held = bucket.try_take_many(4).unwrap();
-    let (mut older, mut starving) = (waiting(bucket.take_many(5)), waiting(bucket.take_many(4)));
+    let (oldest, mut older, mut starving) =
+        (waiting(bucket.take_many(5)), waiting(bucket.take_many(5)), waiting(bucket.take_many(4)));
     for _ in 0..LOSSES {
         drop(held);
         held = bucket.try_take_many(4).unwrap();
     }
     bucket.set_capacity(5).unwrap();
     assert!(matches!(bucket.try_take(), Err(TryTakeError::Empty)), "shut");
+    drop(oldest);
+    assert!(matches!(bucket.try_take(), Err(TryTakeError::Empty)), "still shut");
     drop(held);
     let tokens = older.done().unwrap();
     assert!(bucket.try_take().is_err());

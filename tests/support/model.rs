@@ -319,11 +319,13 @@ impl Model {
         while self.available > 0 {
             let available = self.available;
             let satisfiable = self.capacity.max(available);
-            let losses = self.head().map_or(0, |head| head.losses);
-            self.queue.iter_mut().for_each(|waiter| waiter.deferred &= waiter.min > satisfiable);
-            // One that regains its place as the head has lost as often as the old one.
-            if let Some(head) = self.head() {
-                head.losses = losses.max(head.losses);
+            let head = self.queue.iter().position(|waiter| !waiter.deferred).unwrap_or(0);
+            let losses = self.queue.get(head).map_or(0, |head| head.losses);
+            for (at, waiter) in self.queue.iter_mut().enumerate().filter(|(_, waiter)| waiter.deferred && waiter.min <= satisfiable)
+            {
+                waiter.deferred = false;
+                // In front of the head, it has lost as often.
+                waiter.losses = if at < head { losses.max(waiter.losses) } else { waiter.losses };
             }
             let Some(at) = self.queue.iter().position(|waiter| !waiter.deferred) else { break };
             let Waiter { name, min, woken, .. } = self.queue[at];

@@ -56,12 +56,15 @@ impl Model {
         None
     }
 
-    /// A waiter that regains its place as the head has lost as often as the old one.
+    /// Waiters that regain their places in front of the head have lost as often.
     fn restore_deferred(&mut self, satisfiable: i64) {
-        let losses = self.head().map_or(0, |head| self.takers[head].losses);
-        self.takers.iter_mut().for_each(|taker| taker.deferred &= i64::from(taker.min) > satisfiable);
-        if let Some(head) = self.head() {
-            self.takers[head].losses = losses.max(self.takers[head].losses);
+        let head = self.head().unwrap_or(0);
+        let losses = self.takers.get(head).map_or(0, |head| head.losses);
+        for (at, taker) in
+            self.takers.iter_mut().enumerate().filter(|(_, taker)| taker.deferred && i64::from(taker.min) <= satisfiable)
+        {
+            taker.deferred = false;
+            taker.losses = if at < head { losses.max(taker.losses) } else { taker.losses };
         }
     }
 
