@@ -55,7 +55,7 @@ pub(crate) fn poll_until<F: Future + Unpin>(future: F, deadline: Option<Instant>
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests {
     use core::future;
     use core::time::Duration;
