@@ -121,6 +121,17 @@ fn a_barging_bucket_shuts_newcomers_out_when_the_model_does() {
     random(Fairness::Barging, rounds());
 }
 
+/// A newcomer takes surplus tokens without which a woken request is not satisfiable: it claims nothing any more, and the waiter behind it is woken.
+#[test]
+fn a_take_of_surplus_tokens_ends_the_claim_that_needs_them() {
+    let mut ops = vec![Op::TryTake { n: 1, owned: false }];
+    for (at, n) in [1, 3, 1].into_iter().enumerate() {
+        ops.extend([Op::Take { n, owned: false }, Op::Poll(at)]);
+    }
+    ops.extend([Op::TryRelease(3), Op::TryTake { n: 2, owned: false }].repeat(2));
+    assert_eq!(run(Fairness::Barging, 6, 1, &ops), Ok(true), "to its end");
+}
+
 /// All scripts over a small alphabet. Three waiters suffice to show most faults.
 fn exhaustive(fairness: Fairness, alphabet: &[Op], len: u32) {
     for capacity in 0..=2 {

@@ -342,8 +342,9 @@ impl Model {
                 break;
             } else {
                 let Some(at) = self.queue.iter().position(|waiter| !waiter.woken && !waiter.deferred) else { break };
-                // Those before it have been woken, and claim what they need. Those behind it do not count.
-                let claimed: i64 = self.queue[..at].iter().filter(|waiter| !waiter.deferred).map(|waiter| waiter.min).sum();
+                // Those before it have been woken, and claim what they need, if they can get it at all. Those behind it do not count.
+                let claims = |waiter: &&Waiter| !waiter.deferred && waiter.min <= satisfiable;
+                let claimed: i64 = self.queue[..at].iter().filter(claims).map(|waiter| waiter.min).sum();
                 let next = &mut self.queue[at];
                 if next.min <= available - claimed {
                     next.woken = true;
