@@ -77,7 +77,7 @@ pub(crate) enum Phase {
     Granted(u32),
     /// The bucket was closed.
     Closed,
-    /// It has left: dropped, or served by itself. (One that removed its own entry may stay `Woken`, as nobody looks at it again.)
+    /// It has left: dropped, or served by itself. (A waiter that removed its own entry may stay `Woken`: its phase is not looked at again.)
     Gone,
 }
 

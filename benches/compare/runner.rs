@@ -126,8 +126,11 @@ impl Runner {
         let mut benches = self.criterion.benchmark_group(situation);
         benches.throughput(Throughput::Elements(elements)).sampling_mode(SamplingMode::Flat);
         let mut results: Vec<_> = candidates.into_iter().map(|candidate| (candidate, Vec::new())).collect();
+        let candidates = results.len();
         for round in 1..=self.rounds {
-            for (candidate, rounds) in &mut results {
+            // Each round begins with another candidate, so that a drift of the machine favours none.
+            let (first, last) = results.split_at_mut(round % candidates);
+            for (candidate, rounds) in last.iter_mut().chain(first) {
                 let round = round.to_string();
                 let estimates = self.directory.join(situation).join(candidate.name).join(&round).join("new/estimates.json");
                 if self.measures {
@@ -137,11 +140,7 @@ impl Runner {
                 benches.bench_function(BenchmarkId::new(candidate.name, round), &candidate.bench);
                 rounds.push(if self.measures { median(&estimates) } else { None });
             }
-            // Each round begins with another candidate, so that a drift of the machine favours none.
-            results.rotate_left(1);
         }
-        let begun = self.rounds % results.len();
-        results.rotate_right(begun);
         benches.finish();
         let results = results.into_iter().map(|(Candidate { name, order, .. }, rounds)| Times { name, order, rounds }).collect();
         self.outcomes.push(Outcome { group, situation: situation.to_owned(), targets, results });

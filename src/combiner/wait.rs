@@ -109,7 +109,7 @@ impl Combiner {
     /// A waiter that has got what it waited for by itself leaves the queue, and those behind it are served.
     pub(super) fn leave_served(&self, waiter: &Arc<Waiter>, wakes: &mut WakeList) {
         let mut owned = self.own();
-        // Whoever grants or closes removes the entry. If it is still there, the waiter has got nothing twice, and nobody looks at its phase again.
+        // An owner that grants or closes removes the entry. If it is still there, the waiter has got nothing twice, and its phase is not looked at again.
         let is_removed = owned.as_mut().is_some_and(|queue| queue.remove_head_if(|head| Arc::ptr_eq(head, waiter)));
         if !is_removed {
             if let Phase::Granted(twice) = self.leave_entry(waiter) {

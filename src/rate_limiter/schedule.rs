@@ -10,7 +10,7 @@
 //! * **R2** The queue is sorted by ticket, that is, in order of arrival. Its head is granted its tokens as soon as they are
 //!   available.
 //! * **R3** The head has been woken since it became the head, or has been polled as the head: so it sleeps until its tokens are
-//!   due, or is about to. It is the *leader*. Whatever changes when they are due wakes it: a new rate or burst, or a cancelled grant.
+//!   due, or is about to. It is the *leader*. A new rate or burst, or a cancelled grant, changes when they are due, and wakes it.
 //! * **R4** A waiter that is in neither map has been granted its tokens.
 //! * **R5** A grant that is cancelled before its waiter knew of it goes back, but only if the bucket would not have been full
 //!   meanwhile without it. `undelivered` is the sum of these grants, and never more than `missing`.
