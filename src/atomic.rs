@@ -1,4 +1,4 @@
-//! The atomic cells: the only file that names an [`Ordering`].
+//! The atomic cells: no other file of the protocol names an [`Ordering`].
 //!
 //! The second of the crate's three arguments: *what was done before is seen*.
 //!
@@ -7,7 +7,9 @@
 //!   release sequence. Hence a take happens-after the return, refill or resize that made its tokens available.
 //! * The queue's [`Slot`](crate::sync::Slot) is swapped as a whole, with acquire and release. Hence each owner sees what the owners before it did.
 //! * A waiter's phase passes on what the owner has seen, to the waiter that finds its tokens granted.
-//! * Counters are hints, but for two that tell the owner of answers: the count of those unseen, and the ticket of one. They carry the phase of the waiter that has answered.
+//! * Two cells notify the owner of answers: the flag that some are unseen, and the ticket of one. They carry the phase of the waiter that has
+//!   answered.
+//! * Counters are hints.
 
 use crate::state::State;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -23,7 +25,7 @@ impl AtomicState {
         }
     }
 
-    /// A recent word. Whoever acts on it must pass through [`update`](Self::update).
+    /// A recent word. A thread that acts on it must pass through [`update`](Self::update).
     #[inline]
     pub(crate) fn load(&self) -> State {
         // ORDERING: Acquire, with the Release half of every change: a getter that shows tokens to be back shows
@@ -129,7 +131,7 @@ impl AtomicPhase {
 
     /// Leaves the queue, and tells where the waiter stood.
     pub(crate) fn leave(&self) -> Phase {
-        // ORDERING: Acquire, with the Release of `change`: a waiter that leaves with a grant gives the tokens back, and whoever
+        // ORDERING: Acquire, with the Release of `change`: a waiter that leaves with a grant gives the tokens back, and a thread that
         // takes them then must see what was done before they were handed to this one, past the word. (No model shows it, as today the slot of
         // the queue orders these, too.)
         Phase::from_bits(self.0.swap(Phase::Gone.bits(), Ordering::Acquire))
@@ -146,12 +148,10 @@ impl Count {
         }
     }
 
-    // ORDERING: Relaxed where nothing else is said: such a number is a hint.
+    // ORDERING: Relaxed for all: such a number is a hint.
 
-    pub(crate) fn add(&self, n: usize) {
-        // ORDERING: Release, with `take`: an owner that finds an answer counted sees the phase of the waiter that has answered. It may find
-        // it before RECHECK tells of it, and does not find it a second time.
-        self.0.fetch_add(n, Ordering::Release);
+    pub(crate) fn increment(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn sub(&self, n: usize) {
@@ -169,11 +169,28 @@ impl Count {
     pub(crate) fn set(&self, n: usize) {
         self.0.store(n, Ordering::Relaxed);
     }
+}
 
-    /// Sets it to 0.
-    pub(crate) fn take(&self) -> usize {
-        // ORDERING: Acquire, with `add`.
-        self.0.swap(0, Ordering::Acquire)
+/// A note for the owner of the queue: a waiter has changed its phase.
+pub(crate) struct Flag(AtomicBool);
+
+impl Flag {
+    const_fn! {
+        pub(crate) const fn new() -> Self {
+            Self(AtomicBool::new(false))
+        }
+    }
+
+    pub(crate) fn raise(&self) {
+        // ORDERING: Release, with `take`: an owner that finds the flag raised sees the phase of the waiter that raised it. It may find
+        // it before RECHECK is set, and does not find it a second time. (A swap: a store would hide what was released before it.)
+        self.0.swap(true, Ordering::Release);
+    }
+
+    /// Lowers it; true if it was raised.
+    pub(crate) fn take(&self) -> bool {
+        // ORDERING: Acquire, with `raise`.
+        self.0.swap(false, Ordering::Acquire)
     }
 }
 

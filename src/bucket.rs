@@ -16,8 +16,6 @@ mod close;
 use core::fmt;
 
 use crate::combiner::Combiner;
-#[cfg(feature = "std")]
-use crate::error::Cause;
 use crate::state::{Refused, State};
 use crate::take::Request;
 use crate::{Closed, TryTakeError};
@@ -84,7 +82,7 @@ use crate::{Closed, TryTakeError};
 pub struct TokenBucket {
     combiner: Combiner,
     #[cfg(feature = "std")]
-    cause: std::sync::OnceLock<Option<Cause>>,
+    closed: std::sync::OnceLock<Closed>,
 }
 
 /// The order in which waiters and callers are served when tokens are scarce.
@@ -203,9 +201,9 @@ impl TokenBucket {
     #[cfg_attr(not(feature = "std"), allow(clippy::unused_self, reason = "there are no causes without std"))]
     pub(crate) fn closed(&self) -> Closed {
         #[cfg(feature = "std")]
-        return Closed::new(self.cause.get().and_then(Clone::clone));
+        return self.closed.get().cloned().unwrap_or(Closed::new());
         #[cfg(not(feature = "std"))]
-        return Closed::new(None);
+        return Closed::new();
     }
 }
 

@@ -44,7 +44,7 @@ use core::mem;
 use event_listener::Event;
 
 use crate::Fairness;
-use crate::atomic::{Answer, AtomicState, Count, Once, Phase};
+use crate::atomic::{Answer, AtomicState, Count, Flag, Once, Phase};
 use crate::queue::{Next, WaitQueue};
 use crate::state::{Kind, State};
 use crate::sync::{Backoff, Slot, const_fn, loom_or};
@@ -78,14 +78,8 @@ pub(crate) struct Combiner {
     dead_others: Count,
     /// The ticket of a taker that was woken and sleeps again (**C8**).
     answer: Answer,
-    /// How many waiters have answered or left while the queue was owned, and have left no ticket.
-    unseen_answers: Count,
-}
-
-/// Gives tokens back if user code panics before they have a guard.
-pub(crate) struct ReturnOnUnwind<'a> {
-    combiner: &'a Combiner,
-    count: usize,
+    /// Waiters have answered or left while the queue was owned, and have left no ticket.
+    unseen_answers: Flag,
 }
 
 impl Combiner {
@@ -102,7 +96,7 @@ impl Combiner {
                 dead_takers: Count::new(),
                 dead_others: Count::new(),
                 answer: Answer::new(),
-                unseen_answers: Count::new(),
+                unseen_answers: Flag::new(),
             }
         }
     }
@@ -132,6 +126,20 @@ impl Combiner {
     /// Takers in the queue.
     pub(crate) fn waiting(&self) -> usize {
         self.takers.get().saturating_sub(self.dead_takers.get())
+    }
+
+    /// Runs user code. If that panics, tokens that have no guard yet go back.
+    #[inline]
+    pub(crate) fn return_on_unwind(&self, tokens: usize, run: impl FnOnce()) {
+        struct Tokens<'a>(&'a Combiner, usize);
+        impl Drop for Tokens<'_> {
+            fn drop(&mut self) {
+                self.0.give(self.1);
+            }
+        }
+        let tokens = Tokens(self, tokens);
+        run();
+        mem::forget(tokens);
     }
 
     // Ownership.
@@ -190,7 +198,7 @@ impl Combiner {
 
     /// A waiter has answered or left while the queue was owned: the owner looks at all of them again.
     fn recheck_answer(&self, wakes: &mut WakeList) {
-        self.unseen_answers.add(1);
+        self.unseen_answers.raise();
         self.state.change(|state| (state.request_recheck(), ()));
         self.serve_if_free(wakes);
     }
@@ -239,30 +247,21 @@ impl Combiner {
                 queue.unclaim(ticket);
             }
             if !seen.is_closed() {
-                seen = self.serve_waiters(&mut queue, seen, wakes);
+                seen = self.serve_takers(&mut queue, seen, wakes);
             }
             if seen.is_closed() {
                 // Even if it was closed while waiters were served: `settle` compares with this word, and would not notice.
                 Self::close_waiters(&mut queue, wakes);
             }
-            if queue.has_others() {
+            if queue.others() > 0 {
                 self.serve_others(&mut queue, seen, wakes);
             }
-            match self.settle(&queue, seen) {
-                Ok(()) => match self.leave(queue) {
-                    None => return,
-                    Some(again) => {
-                        queue = again;
-                        seen = self.state.load_exact();
-                    }
-                },
-                Err(actual) => seen = actual,
-            }
+            let Some(again) = self.settle_and_leave(queue, seen) else { return };
+            (queue, seen) = again;
             rounds += 1;
             if rounds >= MAX_ROUNDS {
                 let Some(again) = self.yield_ownership(queue) else { return };
-                queue = again;
-                seen = self.state.load_exact();
+                (queue, seen) = (again, self.state.load_exact());
             }
         }
     }
@@ -270,19 +269,23 @@ impl Combiner {
     /// As [`serve`](Self::serve), if no waiter can proceed with the tokens in `seen`.
     #[inline]
     fn finish(&self, queue: Queue, seen: State, wakes: &mut WakeList) {
+        if let Some((queue, seen)) = self.settle_and_leave(queue, seen) {
+            self.serve(queue, seen, wakes);
+        }
+    }
+
+    /// Leaves, unless the word has changed in favour of a waiter. Returns the queue and a word if this thread has to serve again.
+    #[inline]
+    fn settle_and_leave(&self, queue: Queue, seen: State) -> Option<(Queue, State)> {
         match self.settle(&queue, seen) {
-            Ok(()) => {
-                if let Some(queue) = self.leave(queue) {
-                    self.serve(queue, self.state.load_exact(), wakes);
-                }
-            }
-            Err(actual) => self.serve(queue, actual, wakes),
+            Ok(()) => self.leave(queue).map(|queue| (queue, self.state.load_exact())),
+            Err(actual) => Some((queue, actual)),
         }
     }
 
     /// Serves the queue to which a waiter of this kind has come, or which it has left: there is nothing to do for takers without tokens.
     #[inline]
-    fn serve_taker(&self, kind: Kind, queue: Queue, seen: State, wakes: &mut WakeList) {
+    fn serve_for(&self, kind: Kind, queue: Queue, seen: State, wakes: &mut WakeList) {
         if kind == Kind::Take && !seen.allows_service() {
             self.finish(queue, seen, wakes);
         } else {
@@ -300,7 +303,7 @@ impl Combiner {
         if lost {
             queue.count_loss();
         }
-        if self.unseen_answers.take() > 0 {
+        if self.unseen_answers.take() {
             queue.rescan();
         }
         self.compact(queue);
@@ -308,8 +311,8 @@ impl Combiner {
         self.state.load_exact()
     }
 
-    /// Serves takers and releasers; returns the last word that was seen.
-    fn serve_waiters(&self, queue: &mut Queue, mut seen: State, wakes: &mut WakeList) -> State {
+    /// Serves takers; returns the last word that was seen.
+    fn serve_takers(&self, queue: &mut Queue, mut seen: State, wakes: &mut WakeList) -> State {
         loop {
             match queue.next(seen) {
                 Next::Grant { heads, min, up_to, is_due } => {
@@ -328,11 +331,9 @@ impl Combiner {
                     }
                 }
                 Next::Wake => {
-                    if let Some(Ok(waker)) = queue.next_to_wake().map(|waiter| waiter.notify(Phase::Woken)) {
-                        wakes.push(waker);
-                        if queue.claim(seen.available()) {
-                            break;
-                        }
+                    let is_woken = queue.next_to_wake().is_some_and(|waiter| waiter.notify(Phase::Woken, wakes));
+                    if is_woken && queue.claim(seen.available()) {
+                        break;
                     }
                 }
                 Next::Wait => break,
@@ -349,12 +350,10 @@ impl Combiner {
             let Some(head) = queue.pop_head() else { break };
             // One of several heads wants exactly `up_to`; a single one gets all.
             let count = taken.min(head.up_to);
-            match head.notify(Phase::Granted(count)) {
-                Ok(waker) => {
-                    left -= count;
-                    wakes.push(waker);
-                }
-                Err(_) => queue.count_buried(Kind::Take),
+            if head.notify(Phase::Granted(count), wakes) {
+                left -= count;
+            } else {
+                queue.count_buried(Kind::Take);
             }
         }
         if left == 0 {
@@ -370,14 +369,11 @@ impl Combiner {
     #[cold]
     fn serve_others(&self, queue: &mut Queue, seen: State, wakes: &mut WakeList) {
         while let Some(releaser) = queue.next_releaser(seen.room(self.max)) {
-            if let Ok(waker) = releaser.notify(Phase::Woken) {
-                wakes.push(waker);
-            }
+            releaser.notify(Phase::Woken, wakes);
         }
         for watcher in queue.take_watchers(seen) {
-            match watcher.notify(Phase::Granted(0)) {
-                Ok(waker) => wakes.push(waker),
-                Err(_) => queue.count_buried(Kind::Idle),
+            if !watcher.notify(Phase::Granted(0), wakes) {
+                queue.count_buried(watcher.kind);
             }
         }
     }
@@ -385,9 +381,8 @@ impl Combiner {
     #[cold]
     fn close_waiters(queue: &mut Queue, wakes: &mut WakeList) {
         for waiter in queue.take_all() {
-            match waiter.notify(Phase::Closed) {
-                Ok(waker) => wakes.push(waker),
-                Err(_) => queue.count_buried(waiter.kind),
+            if !waiter.notify(Phase::Closed, wakes) {
+                queue.count_buried(waiter.kind);
             }
         }
     }
@@ -420,22 +415,6 @@ impl Combiner {
     fn has_many_dead(&self, entries: usize) -> bool {
         let dead = self.dead_takers.get().saturating_add(self.dead_others.get());
         dead > 16 && dead > entries / 2
-    }
-}
-
-impl<'a> ReturnOnUnwind<'a> {
-    pub(crate) fn new(combiner: &'a Combiner, count: usize) -> Self {
-        Self { combiner, count }
-    }
-
-    pub(crate) fn disarm(self) {
-        mem::forget(self);
-    }
-}
-
-impl Drop for ReturnOnUnwind<'_> {
-    fn drop(&mut self) {
-        self.combiner.give(self.count);
     }
 }
 

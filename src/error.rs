@@ -7,9 +7,6 @@ use core::fmt;
 use core::panic::AssertUnwindSafe;
 use core::time::Duration;
 
-/// The cause of a close. It is only read, so a panic cannot leave it half changed.
-pub(crate) type Cause = Arc<AssertUnwindSafe<Box<dyn Error + Send + Sync>>>;
-
 /// Error returned once a bucket or a rate limiter is closed.
 ///
 /// ```
@@ -24,22 +21,31 @@ pub(crate) type Cause = Arc<AssertUnwindSafe<Box<dyn Error + Send + Sync>>>;
 /// The [`source`](Error::source) is the cause that was passed to [`close_with`](crate::TokenBucket::close_with), if any.
 #[derive(Clone, Debug)]
 pub struct Closed {
-    cause: Option<Cause>,
+    /// It is only read, so a panic cannot leave it half changed.
+    cause: Option<Arc<AssertUnwindSafe<Box<dyn Error + Send + Sync>>>>,
 }
 
 impl Closed {
-    #[cold]
-    pub(crate) fn new(cause: Option<Cause>) -> Self {
-        Self { cause }
+    pub(crate) const fn new() -> Self {
+        Self { cause: None }
+    }
+
+    #[cfg(feature = "std")]
+    pub(crate) fn because(cause: Box<dyn Error + Send + Sync>) -> Self {
+        Self { cause: Some(Arc::new(AssertUnwindSafe(cause))) }
+    }
+
+    fn fmt_as(&self, what: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.cause {
+            Some(cause) => write!(f, "{what} is closed: {}", cause.0),
+            None => write!(f, "{what} is closed"),
+        }
     }
 }
 
 impl fmt::Display for Closed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.cause {
-            Some(cause) => write!(f, "token bucket is closed: {}", cause.0),
-            None => f.write_str("token bucket is closed"),
-        }
+        self.fmt_as("token bucket", f)
     }
 }
 
@@ -372,7 +378,7 @@ impl fmt::Display for NotYet {
         match self {
             Self::RetryAfter(wait) => write!(f, "rate limit reached, retry after {wait:?}"),
             Self::Paused => f.write_str("rate limiter is paused"),
-            Self::Closed(closed) => closed.fmt(f),
+            Self::Closed(closed) => closed.fmt_as("rate limiter", f),
             Self::ExceedsBurst { requested, burst } => {
                 write!(f, "request for {requested} tokens is above the rate limiter's burst of {burst}")
             }

@@ -73,12 +73,9 @@ pub type Idle<'a> = Watch<'a>;
 pub type Settled<'a> = Watch<'a>;
 
 impl<'a> Watch<'a> {
-    pub(crate) fn idle(bucket: &'a TokenBucket) -> Self {
-        Self { bucket, kind: Kind::Idle, stage: Stage::Fresh }
-    }
-
-    pub(crate) fn settled(bucket: &'a TokenBucket) -> Self {
-        Self { bucket, kind: Kind::Settled, stage: Stage::Fresh }
+    /// Waits for what this kind of waiter waits for.
+    pub(crate) fn new(bucket: &'a TokenBucket, kind: Kind) -> Self {
+        Self { bucket, kind, stage: Stage::Fresh }
     }
 
     fn holds(&self, state: State) -> bool {

@@ -303,7 +303,7 @@ impl<W: Waits> WaitQueue<W> {
         idle.into_values().chain(settled.into_values())
     }
 
-    /// All who wait for tokens or for room, in order.
+    /// Removes all takers and releasers, deferred requests first.
     pub(crate) fn take_all(&mut self) -> impl Iterator<Item = W> + use<W> {
         let takers = mem::replace(&mut self.takers, Line::new()).entries;
         let releasers = mem::replace(&mut self.releasers, Line::new()).entries;
@@ -387,11 +387,6 @@ impl<W: Waits> WaitQueue<W> {
         self.takers.entries.len() + self.deferred.len()
     }
 
-    #[inline]
-    pub(crate) fn has_others(&self) -> bool {
-        self.others() > 0
-    }
-
     /// Entries of others than takers, dead ones included.
     #[inline]
     pub(crate) fn others(&self) -> usize {
@@ -407,12 +402,11 @@ impl<W: Waits> WaitQueue<W> {
     #[inline]
     pub(crate) fn summary(&self) -> Summary {
         let head = self.takers.entries.front();
-        Summary::new(
-            head.is_some(),
-            head.is_some_and(|head| self.is_due(head)),
-            !self.releasers.entries.is_empty(),
-            self.in_no_line() > 0,
-        )
+        Summary::default()
+            .with(Summary::HAS_WAITERS, head.is_some())
+            .with(Summary::NO_BARGING, head.is_some_and(|head| self.is_due(head)))
+            .with(Summary::HAS_RELEASERS, !self.releasers.entries.is_empty())
+            .with(Summary::HAS_DEFERRED, self.in_no_line() > 0)
     }
 }
 

@@ -46,7 +46,8 @@ impl Stage {
     }
 
     /// Joins the queue if necessary, and polls the waiter in it.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "a call more costs a tenth of a hand-over")]
     pub(crate) fn poll_queued(
         &mut self,
         bucket: &TokenBucket,
@@ -57,7 +58,12 @@ impl Stage {
         let combiner = bucket.combiner();
         let mut registered = false;
         if let Self::Fresh = self {
-            *self = Self::queued(combiner.enqueue(Waiter::new(kind, min, up_to, cx.waker()), wakes));
+            let registration = combiner.enqueue(Waiter::new(kind, min, up_to, cx.waker()), wakes);
+            let is_waiting = registration.waiter.is_waiting();
+            *self = Self::queued(registration);
+            if is_waiting {
+                return Poll::Pending;
+            }
             registered = true;
         }
         match self {

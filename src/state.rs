@@ -18,12 +18,12 @@
 //! | flag          | meaning                                                            | set by                     | cleared by |
 //! |---------------|--------------------------------------------------------------------|----------------------------|------------|
 //! | CLOSED        | no take, release or resize succeeds any more                       | `close`                    | never      |
-//! | HAS_WAITERS   | takers may be queued: a return must serve them                     | the owner, `join_inbox`    | the owner  |
+//! | HAS_WAITERS   | takers may be queued: a return must serve them                     | the owner, an arrival in the inbox | the owner |
 //! | BYPASSED      | tokens were taken ahead of the queue since the last return         | a take with HAS_WAITERS    | the owner  |
-//! | NO_BARGING    | callers must queue even if tokens are available                    | the owner, `recheck_exclusively`, `join_inbox` | the owner |
-//! | HAS_RELEASERS | releasers may be queued: a take from a full bucket must serve them | the owner, `join_inbox`    | the owner  |
-//! | HAS_DEFERRED  | requests above the capacity, or `idle`/`settled` waiters, may be queued | the owner, `join_inbox` | the owner |
-//! | RECHECK       | the owner of the queue must look at the bucket and the inbox again | `request_recheck`, `join_inbox`, … | the owner  |
+//! | NO_BARGING    | callers must queue even if tokens are available                    | the owner, an arrival in the inbox, `recheck_exclusively` | the owner |
+//! | HAS_RELEASERS | releasers may be queued: a take from a full bucket must serve them | the owner, an arrival in the inbox | the owner |
+//! | HAS_DEFERRED  | requests above the capacity, or `idle`/`settled` waiters, may be queued | the owner, an arrival in the inbox | the owner |
+//! | RECHECK       | the owner of the queue must look at the bucket and the inbox again | a thread that found the queue owned | the owner |
 //!
 //! The *owner* is the thread that holds the wait queue, see `combiner.rs`.
 //!
@@ -33,7 +33,7 @@
 //! * **S2** A transition that refuses has no new state: the word stays as it is, bit for bit.
 //! * **S3** CLOSED is never cleared, and only returned tokens change the numbers of a closed bucket.
 //! * **S4** No transition of a caller or waiter clears HAS_WAITERS, NO_BARGING, HAS_RELEASERS, HAS_DEFERRED or RECHECK.
-//! * **S5** If a change allows a queued waiter to proceed, [`State::concerns_waiters`] says so, given the flags that summarize the queue.
+//! * **S5** If a change allows a queued waiter to proceed, [`State::concerns_waiters`] says so, given the flags that summarise the queue.
 
 #![allow(
     clippy::cast_possible_truncation,
@@ -65,7 +65,7 @@ const HAS_DEFERRED: u64 = 1 << 5;
 const RECHECK: u64 = 1 << 6;
 const _: () = assert!(RECHECK << 1 == FLAGS + 1);
 
-/// The flags that summarize the wait queue. Only the owner clears them.
+/// The flags that summarise the wait queue. Only the owner clears them.
 const SUMMARY: u64 = HAS_WAITERS | NO_BARGING | HAS_RELEASERS | HAS_DEFERRED;
 
 /// The largest capacity that a bucket can have.
@@ -120,15 +120,24 @@ pub(crate) enum Kind {
 pub(crate) struct Summary(u64);
 
 impl Summary {
+    pub(crate) const HAS_WAITERS: Self = Self(HAS_WAITERS);
+    pub(crate) const NO_BARGING: Self = Self(NO_BARGING);
+    pub(crate) const HAS_RELEASERS: Self = Self(HAS_RELEASERS);
+    pub(crate) const HAS_DEFERRED: Self = Self(HAS_DEFERRED);
+
+    /// With the flags of `other`, if that holds.
     #[inline]
-    #[allow(clippy::fn_params_excessive_bools, reason = "they are bits of the word")]
-    pub(crate) const fn new(has_waiters: bool, no_barging: bool, has_releasers: bool, has_deferred: bool) -> Self {
-        Self(
-            (has_waiters as u64 * HAS_WAITERS)
-                | (no_barging as u64 * NO_BARGING)
-                | (has_releasers as u64 * HAS_RELEASERS)
-                | (has_deferred as u64 * HAS_DEFERRED),
-        )
+    pub(crate) const fn with(self, other: Self, holds: bool) -> Self {
+        if holds { Self(self.0 | other.0) } else { self }
+    }
+
+    /// A waiter of this kind; if `shut`, no newcomer may overtake it.
+    pub(crate) const fn of(kind: Kind, shut: bool) -> Self {
+        match kind {
+            Kind::Take => Self::HAS_WAITERS.with(Self::NO_BARGING, shut),
+            Kind::Release => Self::HAS_RELEASERS,
+            Kind::Idle | Kind::Settled => Self::HAS_DEFERRED,
+        }
     }
 }
 
@@ -190,6 +199,15 @@ impl State {
 
     pub(crate) const fn is_bypassed(self) -> bool {
         self.has(BYPASSED)
+    }
+
+    /// How many held tokens exceed the capacity.
+    fn deficit(self) -> u64 {
+        (-self.available()).max(0) as u64
+    }
+
+    fn check_open(self) -> Result<(), Refused> {
+        if self.has(CLOSED) { Err(Refused::Closed) } else { Ok(()) }
     }
 
     /// Whether no token is outstanding.
@@ -265,10 +283,8 @@ impl State {
 
     /// How many tokens a caller or waiter may take.
     #[inline]
-    const fn allowed(self, min: u32, up_to: u32) -> Result<u32, Refused> {
-        if self.has(CLOSED) {
-            return Err(Refused::Closed);
-        }
+    fn allowed(self, min: u32, up_to: u32) -> Result<u32, Refused> {
+        self.check_open()?;
         if self.has(NO_BARGING) || !self.has_available(min) {
             return Err(Refused::NotNow);
         }
@@ -305,25 +321,21 @@ impl State {
     }
 
     /// `→ min(available + n, max)`
-    pub(crate) const fn give(self, n: usize, max: u32) -> (Self, Given) {
-        let room = self.room(max);
-        let fitted = if (n as u64) < room { n as u64 } else { room };
+    pub(crate) fn give(self, n: usize, max: u32) -> (Self, Given) {
+        let fitted = self.room(max).min(n as u64);
+        let paid = fitted.min(self.deficit());
         let given = Self(self.0.wrapping_add(fitted << AVAILABLE_SHIFT));
-        let deficit = if self.available() < 0 { -self.available() as u64 } else { 0 };
-        let paid = if fitted < deficit { fitted } else { deficit };
         (given, Given { restored: (fitted - paid) as usize, paid: paid as usize })
     }
 
     /// `→ max(available, min(available + n, capacity))`
-    pub(crate) const fn top_up(self, n: usize) -> (Self, Given) {
-        if self.is_idle() { (self, Given { restored: 0, paid: 0 }) } else { self.give(n, self.capacity()) }
+    pub(crate) fn top_up(self, n: usize) -> (Self, Given) {
+        if self.is_idle() { (self, Given::default()) } else { self.give(n, self.capacity()) }
     }
 
     /// `available + n ≤ max → available + n`
-    pub(crate) const fn release(self, n: usize, max: u32) -> Result<Self, Refused> {
-        if self.has(CLOSED) {
-            return Err(Refused::Closed);
-        }
+    pub(crate) fn release(self, n: usize, max: u32) -> Result<Self, Refused> {
+        self.check_open()?;
         if n as u64 > self.room(max) {
             return Err(Refused::NotNow);
         }
@@ -334,35 +346,28 @@ impl State {
 
     /// `capacity → c, available → min(available + (c − capacity), max)`
     #[inline]
-    pub(crate) const fn set_capacity(self, capacity: u32, max: u32) -> Result<Self, Refused> {
-        if self.has(CLOSED) {
-            return Err(Refused::Closed);
-        }
-        let moved = self.available() + capacity as i64 - self.capacity() as i64;
-        let available = if moved < max as i64 { moved } else { max as i64 };
-        Ok(Self::pack(capacity, available, self.0 & FLAGS))
+    pub(crate) fn set_capacity(self, capacity: u32, max: u32) -> Result<Self, Refused> {
+        self.check_open()?;
+        let moved = self.available() + i64::from(capacity) - i64::from(self.capacity());
+        Ok(Self::pack(capacity, moved.min(i64::from(max)), self.0 & FLAGS))
     }
 
     /// `capacity + n ≤ max, capacity + n − available ≤ max → capacity + n`; the new tokens are the caller's.
     ///
     /// With a deficit, more tokens are held than the capacity: a later shrink must be able to ask them all back (S1).
-    pub(crate) const fn grow_and_take(self, n: usize, max: u32) -> Result<Self, Refused> {
-        if self.has(CLOSED) {
-            return Err(Refused::Closed);
-        }
-        let deficit = if self.available() < 0 { -self.available() } else { 0 };
-        if n as u64 > (max as i64 - self.capacity() as i64 - deficit) as u64 {
+    pub(crate) fn grow_and_take(self, n: usize, max: u32) -> Result<Self, Refused> {
+        self.check_open()?;
+        // S1: capacity + deficit ≤ max.
+        if n as u64 > u64::from(max - self.capacity()) - self.deficit() {
             return Err(Refused::ExceedsMax);
         }
         Ok(Self::pack(self.capacity() + n as u32, self.available(), self.0 & FLAGS))
     }
 
     /// `n` held tokens pay off the deficit; what is left of them vanishes together with as much capacity.
-    pub(crate) const fn retire(self, n: usize) -> Self {
-        let deficit = if self.available() < 0 { -self.available() as u64 } else { 0 };
-        let paid = if (n as u64) < deficit { n as u64 } else { deficit };
-        let rest = n as u64 - paid;
-        let capacity = if rest < self.capacity() as u64 { self.capacity() - rest as u32 } else { 0 };
+    pub(crate) fn retire(self, n: usize) -> Self {
+        let paid = self.deficit().min(n as u64);
+        let capacity = u64::from(self.capacity()).saturating_sub(n as u64 - paid) as u32;
         Self::pack(capacity, self.available() + paid as i64, self.0 & FLAGS)
     }
 
@@ -402,23 +407,13 @@ impl State {
         Ok((if n > min { self.taken(n) } else { self.less(n) }, n))
     }
 
-    /// A waiter of this kind is in the inbox: `→ RECHECK`, and the flag that makes callers look for it. (NO_BARGING if `shut`.)
-    pub(crate) const fn join_inbox(self, kind: Kind, shut: bool) -> Self {
-        let flags = match kind {
-            Kind::Take if shut => HAS_WAITERS | NO_BARGING,
-            Kind::Take => HAS_WAITERS,
-            Kind::Release => HAS_RELEASERS,
-            Kind::Idle | Kind::Settled => HAS_DEFERRED,
-        };
-        Self(self.0 | flags | RECHECK)
-    }
-
     /// `→ RECHECK`
     pub(crate) const fn request_recheck(self) -> Self {
         Self(self.0 | RECHECK)
     }
 
-    /// `→ RECHECK`, and the flags of `summary`: the owner leaves before it has settled.
+    /// `→ RECHECK`, and the flags of `summary`, which make callers look for these waiters: they are in the inbox, or in a queue that
+    /// its owner leaves before it has settled.
     pub(crate) const fn request_recheck_of(self, summary: Summary) -> Self {
         Self(self.0 | summary.0 | RECHECK)
     }
@@ -443,9 +438,12 @@ impl State {
         Self(self.0 & !(RECHECK | BYPASSED))
     }
 
-    /// What the owner changes to `next`. If that brings tokens or changes the capacity, `BYPASSED →`, which the owner counts as a loss, and
-    /// `→ NO_BARGING` if the head is starving, or if deferred requests may regain their places or watchers may be told. If there may be waiters
-    /// in the inbox, the loss is counted when they are in the queue, and none takes the tokens until then.
+    /// What the owner changes to `next`.
+    ///
+    /// * If that brings no token and leaves the capacity: no more than that.
+    /// * If there may be waiters in the inbox: no newcomer takes the tokens before these are in the queue, and the loss is counted then.
+    /// * Else `BYPASSED →`, which the owner counts as a loss, and `→ NO_BARGING` if the head is starving, or if deferred requests may regain
+    ///   their places or watchers may be notified.
     pub(crate) const fn owners_change(self, next: Self, is_starving: bool) -> Self {
         if next.available() <= self.available() && next.capacity() == self.capacity() {
             return next;
@@ -480,7 +478,7 @@ impl State {
             return Ok(settled);
         }
         let gained = self.available() > seen.available() || self.capacity() != seen.capacity();
-        // A newcomer took tokens before the flags told it of the waiters.
+        // A newcomer took tokens before the flags showed that there are waiters.
         let unblocked = self.available() < seen.available() && Self((seen.0 & !SUMMARY) | summary.0).take_may_unblock();
         if self.has(RECHECK) || (self.0 ^ seen.0) & CLOSED != 0 || gained || unblocked {
             return Err(self);

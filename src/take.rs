@@ -8,12 +8,12 @@ use core::task::{Context, Poll, ready};
 
 use futures_core::future::FusedFuture;
 
-use crate::combiner::{Combiner, ReturnOnUnwind};
+use crate::combiner::Combiner;
 use crate::stage::Stage;
 use crate::state::{Kind, MAX_CAPACITY, Refused, State};
 use crate::sync::coop;
 use crate::token::{Handle, TokenGuard};
-use crate::waiter::{Waiter, WakeList};
+use crate::waiter::WakeList;
 use crate::{TakeError, TokenBucket};
 
 /// A future that waits for tokens, returned by [`TokenBucket::take`] and the other methods that wait.
@@ -174,34 +174,20 @@ impl<H: Handle> TakeFuture<H> {
         }
     }
 
-    /// Joins the queue, after the first attempt found too few tokens.
+    /// The poll of a request that joins the queue, or is in it.
     #[cold]
-    fn join_queue(&mut self, cx: &mut Context<'_>) -> Poll<Result<u32, Refused>> {
-        let Some(handle) = &self.handle else { unreachable!("it is new") };
+    fn poll_queued(&mut self, cx: &mut Context<'_>) -> Poll<Result<u32, Refused>> {
+        let Some(handle) = &self.handle else { unreachable!("it is not done") };
         let mut wakes = WakeList::new();
-        let waiter = Waiter::new(Kind::Take, self.request.min, self.request.up_to, cx.waker());
-        let registration = handle.to_bucket().combiner().enqueue(waiter, &mut wakes);
-        let is_waiting = registration.waiter.is_waiting();
-        self.stage = Stage::queued(registration);
-        // Now the registration is where a panic of these finds it.
-        drop(wakes);
-        if is_waiting { Poll::Pending } else { self.poll_queued(cx, true) }
-    }
-
-    /// The poll of a request that is in the queue.
-    #[cold]
-    fn poll_queued(&mut self, cx: &mut Context<'_>, registered: bool) -> Poll<Result<u32, Refused>> {
-        let (Stage::Queued(registration), Some(handle)) = (&self.stage, &self.handle) else { unreachable!("it is queued") };
-        let combiner = handle.to_bucket().combiner();
-        let mut wakes = WakeList::new();
-        let polled = ready!(combiner.poll(&registration.waiter, cx.waker(), registered, &mut wakes));
+        let request = (Kind::Take, self.request.min, self.request.up_to);
+        let polled = ready!(self.stage.poll_queued(handle.to_bucket(), cx, &mut wakes, request));
         if let Ok(count) = polled {
-            let tokens = ReturnOnUnwind::new(combiner, count as usize);
-            self.stage.finish();
-            // If the waker of another waiter panics, the tokens go back, and this begins anew.
-            self.stage = Stage::Fresh;
-            drop(wakes);
-            tokens.disarm();
+            handle.to_bucket().combiner().return_on_unwind(count as usize, || {
+                self.stage.finish();
+                // If the waker of another waiter panics, the tokens go back, and this begins anew.
+                self.stage = Stage::Fresh;
+                drop(wakes);
+            });
         }
         Poll::Ready(polled)
     }
@@ -211,10 +197,10 @@ impl<H: Handle> TakeFuture<H> {
     #[track_caller]
     fn poll_slow(&mut self, cx: &mut Context<'_>, seen: Option<State>) -> Poll<Result<u32, Refused>> {
         match (&self.stage, &self.handle) {
-            (Stage::Fresh, _) if seen.is_some_and(|seen| seen.lacks(self.request.min)) => self.join_queue(cx),
+            (Stage::Fresh, _) if seen.is_some_and(|seen| seen.lacks(self.request.min)) => self.poll_queued(cx),
             // Closed, or there may be tokens. A waiter that is served while it joins the queue would wake itself in vain.
             (Stage::Fresh, Some(handle)) => match self.request.try_take(handle.to_bucket().combiner()) {
-                Err(Refused::NotNow) => self.join_queue(cx),
+                Err(Refused::NotNow) => self.poll_queued(cx),
                 taken => Poll::Ready(taken),
             },
             (Stage::Queued(registration), _) => match registration.waiter.outcome() {
@@ -222,7 +208,7 @@ impl<H: Handle> TakeFuture<H> {
                     self.stage.finish();
                     Poll::Ready(outcome)
                 }
-                None => self.poll_queued(cx, false),
+                None => self.poll_queued(cx),
             },
             _ => panic!("`Take` polled after it completed"),
         }

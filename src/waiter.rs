@@ -7,6 +7,7 @@
 use alloc::sync::Arc;
 use alloc::task::Wake;
 use alloc::vec::Vec;
+use core::iter;
 use core::mem::{self, ManuallyDrop};
 use core::pin::Pin;
 use core::task::{Context, Waker};
@@ -63,21 +64,19 @@ impl Waiter {
         }
     }
 
-    /// Changes the phase of a waiter that has not been notified for good, and returns whom to wake for it.
-    ///
-    /// # Errors
-    ///
-    /// The phase, if the waiter has left, or was notified for good before.
-    pub(crate) fn notify(&self, to: Phase) -> Result<Option<Waker>, Phase> {
+    /// Changes the phase, and adds the waker to those to be woken. False if the waiter has left, or was notified for good before.
+    #[inline]
+    pub(crate) fn notify(&self, to: Phase, wakes: &mut WakeList) -> bool {
         let mut from = Phase::Waiting;
         while let Err(phase) = self.phase.change(from, to) {
             match phase {
                 // One that was woken may go back to sleep meanwhile, but only an owner wakes it again.
                 Phase::Waiting | Phase::Woken => from = phase,
-                _ => return Err(phase),
+                _ => return false,
             }
         }
-        Ok(self.waker.take())
+        wakes.push(self.waker.take());
+        true
     }
 
     /// Makes `waker` the one to wake. The caller must look at the phase afterwards:
@@ -183,7 +182,7 @@ pub(crate) fn empty_inbox(inbox: &Event, mut receive: impl FnMut(Arc<Waiter>)) {
         // The room is reserved before: nothing is allocated under the event's lock.
         let (notified, waiters) = bridge::capture(Vec::with_capacity(BATCH), || inbox.notify(BATCH.additional().relaxed()));
         waiters.into_iter().for_each(&mut receive);
-        // Whoever comes later asks the owner to look again.
+        // A waiter that comes later sets RECHECK.
         if notified < BATCH {
             return;
         }
@@ -209,9 +208,14 @@ impl WakeList {
             if self.first.is_none() {
                 *self.first = Some(waker);
             } else {
-                self.rest.push(waker);
+                self.push_more(waker);
             }
         }
+    }
+
+    #[cold]
+    fn push_more(&mut self, waker: Waker) {
+        self.rest.push(waker);
     }
 }
 
@@ -230,7 +234,7 @@ impl Drop for WakeList {
 
 #[cold]
 fn wake_all(first: Waker, rest: Vec<Waker>) {
-    wake_each(&mut core::iter::once(first).chain(rest));
+    wake_each(&mut iter::once(first).chain(rest));
 }
 
 fn wake_each<I: Iterator<Item = Waker>>(wakers: &mut I) {

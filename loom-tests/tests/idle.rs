@@ -14,7 +14,7 @@ fn idle_against_a_return() {
     });
 }
 
-/// Guards `State::join_inbox`, which sets RECHECK: the owner, to which a watcher that leaves has come, is about to clear `HAS_DEFERRED`.
+/// Guards `State::request_recheck_of`, which sets RECHECK: the owner, to which a watcher that leaves has come, is about to clear `HAS_DEFERRED`.
 #[test]
 fn idle_against_an_owner_that_leaves() {
     check(Some(2), || {

@@ -69,7 +69,7 @@ fn hand_off_leaves_the_order() {
     });
 }
 
-/// Guards `State::join_inbox`, which shuts newcomers out in the step that tells of the arrival.
+/// Guards `State::request_recheck_of`, which shuts newcomers out in the step that tells of the arrival.
 #[test]
 fn newcomer_does_not_overtake_an_arrival() {
     check(Some(3), || {

@@ -59,7 +59,7 @@ fn return_against_take() {
     });
 }
 
-/// Guards `State::join_inbox`, which sets RECHECK: a waiter that left has kept `HAS_WAITERS` set, so nothing else tells the owner, which is
+/// Guards `State::request_recheck_of`, which sets RECHECK: a waiter that left has kept `HAS_WAITERS` set, so nothing else tells the owner, which is
 /// about to clear it, of the arrival. And `Registration::listen`, which listens again if it was notified before it could be known.
 #[test]
 fn arrival_against_a_return() {

@@ -1,10 +1,7 @@
 //! Closing a bucket.
 
-#[cfg(feature = "std")]
-use core::panic::AssertUnwindSafe;
-
 use super::TokenBucket;
-use crate::error::Cause;
+use crate::Closed;
 
 /// # Closing
 impl TokenBucket {
@@ -23,7 +20,7 @@ impl TokenBucket {
     /// them.
     #[allow(clippy::must_use_candidate, reason = "the call is for its effect")]
     pub fn close(&self) -> bool {
-        self.close_for(None)
+        self.close_for(Closed::new())
     }
 
     /// Closes the bucket like [`close`](Self::close), with a cause that every waiter gets as the
@@ -43,7 +40,7 @@ impl TokenBucket {
     #[cfg(feature = "std")]
     #[allow(clippy::must_use_candidate, reason = "the call is for its effect")]
     pub fn close_with(&self, cause: impl Into<alloc::boxed::Box<dyn core::error::Error + Send + Sync>>) -> bool {
-        self.close_for(Some(Cause::new(AssertUnwindSafe(cause.into()))))
+        self.close_for(Closed::because(cause.into()))
     }
 
     /// Returns whether the bucket was closed.
@@ -58,17 +55,17 @@ impl TokenBucket {
         self.combiner.state().is_closed()
     }
 
-    /// The call that sets the cause is the one that closed the bucket. Every call closes the word, so that the bucket is closed
+    /// The call that sets the error is the one that closed the bucket. Every call closes the word, so that the bucket is closed
     /// when it returns.
     #[cfg(feature = "std")]
-    fn close_for(&self, cause: Option<Cause>) -> bool {
-        let is_first = self.cause.set(cause).is_ok();
+    fn close_for(&self, closed: Closed) -> bool {
+        let is_first = self.closed.set(closed).is_ok();
         self.combiner.close();
         is_first
     }
 
     #[cfg(not(feature = "std"))]
-    fn close_for(&self, _: Option<Cause>) -> bool {
+    fn close_for(&self, _: Closed) -> bool {
         self.combiner.close()
     }
 }

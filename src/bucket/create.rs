@@ -94,7 +94,7 @@ impl TokenBucket {
             Self {
                 combiner: Combiner::new(max_capacity as u32, initial as u32),
                 #[cfg(feature = "std")]
-                cause: std::sync::OnceLock::new(),
+                closed: std::sync::OnceLock::new(),
             }
         }
     }

@@ -3,7 +3,6 @@
 use alloc::sync::Arc;
 
 use super::{Snapshot, TokenBucket};
-use crate::state::Refused;
 use crate::{OwnedToken, SetCapacityError, Token};
 
 /// # Changing the capacity
@@ -72,17 +71,16 @@ impl TokenBucket {
     /// Same as for [`set_capacity`](Self::set_capacity).
     #[doc(alias = "add_permits")]
     pub fn update_capacity(&self, mut f: impl FnMut(usize) -> usize) -> Result<Snapshot, SetCapacityError> {
-        let mut from = self.combiner.state().capacity();
+        let mut seen = self.combiner.state();
         loop {
-            if self.is_closed() {
+            if seen.is_closed() {
                 return Err(self.closed().into());
             }
             // Outside the atomic step, because `f` is user code.
-            let capacity = self.check_capacity(f(from as usize))?;
-            match self.combiner.set_capacity_from(from, capacity) {
+            let capacity = self.check_capacity(f(seen.capacity() as usize))?;
+            match self.combiner.set_capacity_from(seen.capacity(), capacity) {
                 Ok(state) => return Ok(Snapshot::new(state, self.combiner.max())),
-                Err(Ok(actual)) => from = actual,
-                Err(Err(_)) => return Err(self.closed().into()),
+                Err(actual) => seen = actual,
             }
         }
     }
@@ -130,8 +128,8 @@ impl TokenBucket {
     }
 
     fn grow_by(&self, n: usize) -> Result<(), SetCapacityError> {
-        self.combiner.grow_and_take(n).map_err(|(refused, state)| {
-            if refused == Refused::Closed {
+        self.combiner.grow_and_take(n).map_err(|state| {
+            if state.is_closed() {
                 return self.closed().into();
             }
             let Snapshot { capacity, deficit, max_capacity, .. } = Snapshot::new(state, self.combiner.max());

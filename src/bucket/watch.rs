@@ -1,6 +1,7 @@
 //! Watching a bucket: its counters, and the futures that wait for a state.
 
 use super::{Fairness, Snapshot, TokenBucket};
+use crate::state::Kind;
 use crate::{Idle, Settled};
 
 /// # Watching
@@ -148,7 +149,7 @@ impl TokenBucket {
     /// directly to a waiter makes no such moment, and a moment that [`grow_and_take`](Self::grow_and_take) ends at once may be
     /// missed.
     pub fn idle(&self) -> Idle<'_> {
-        Idle::idle(self)
+        Idle::new(self, Kind::Idle)
     }
 
     /// Waits until no [`deficit`](Self::deficit) is left, that is, until a shrink has taken full effect: a future, which can also
@@ -169,6 +170,6 @@ impl TokenBucket {
     /// The future is ready if there was a moment without deficit since it was first polled. A moment that the next shrink ends at
     /// once may be missed.
     pub fn settled(&self) -> Settled<'_> {
-        Settled::settled(self)
+        Settled::new(self, Kind::Settled)
     }
 }

@@ -1,9 +1,8 @@
 //! Changes of the word, as the owner of the queue or beside it.
 
 use core::convert::Infallible;
-use core::task::Waker;
 
-use super::{Combiner, Queue, ReturnOnUnwind};
+use super::{Combiner, Queue};
 use crate::atomic::Phase;
 use crate::state::{Given, Kind, Refused, State};
 use crate::waiter::WakeList;
@@ -28,10 +27,8 @@ impl Combiner {
     #[cold]
     pub(crate) fn try_take_up_to(&self, min: u32, up_to: u32) -> Result<u32, Refused> {
         let mut wakes = WakeList::new();
-        let taken = self.change(&mut wakes, |state| state.take(min, up_to))?;
-        let tokens = ReturnOnUnwind::new(self, taken as usize);
-        drop(wakes);
-        tokens.disarm();
+        let taken = self.update(&mut wakes, |state| state.take(min, up_to))?;
+        self.return_on_unwind(taken as usize, || drop(wakes));
         Ok(taken)
     }
 
@@ -50,104 +47,96 @@ impl Combiner {
         let give = |state: State| Ok::<_, Infallible>(state.give(n, self.max));
         let owned = if self.state.load().is_awaited() { self.own() } else { None };
         let Ok(given) = match owned {
-            Some(mut queue) => match self.hand_off(&mut queue, n) {
-                Some((seen, waker)) => {
+            Some(mut queue) => match self.hand_off(&mut queue, n, &mut wakes) {
+                Some(seen) => {
                     self.finish(queue, seen, &mut wakes);
-                    if let Some(waker) = waker {
-                        waker.wake();
-                    }
                     Ok(Given { restored: n, paid: 0 })
                 }
-                None => self.change_as_owner(queue, &mut wakes, give),
+                None => self.update_as_owner(queue, &mut wakes, give),
             },
-            None => self.change(&mut wakes, give),
+            None => self.update(&mut wakes, give),
         };
         given
     }
 
     /// Puts in what fits of `n` tokens below the capacity, and tells how many that were.
     pub(crate) fn top_up(&self, n: usize) -> usize {
-        self.change_always(&mut WakeList::new(), |state| state.top_up(n)).fitted()
+        self.change(|state| state.top_up(n)).fitted()
     }
 
     pub(crate) fn release(&self, n: usize) -> Result<(), Refused> {
-        self.change_and_wake(|state| Ok((state.release(n, self.max)?, ())))
+        self.update_and_wake(|state| Ok((state.release(n, self.max)?, ())))
     }
 
     #[inline]
     pub(crate) fn set_capacity(&self, capacity: u32) -> Result<State, Refused> {
-        self.change_and_wake(|state| {
+        self.update_and_wake(|state| {
             let next = state.set_capacity(capacity, self.max)?;
             Ok((next, next))
         })
     }
 
-    /// As [`set_capacity`](Self::set_capacity), if the capacity is `from`; else the error is what it is.
-    pub(crate) fn set_capacity_from(&self, from: u32, capacity: u32) -> Result<State, Result<u32, Refused>> {
-        self.change_and_wake(|state| {
-            if state.capacity() != from {
-                return Err(Ok(state.capacity()));
-            }
-            let next = state.set_capacity(capacity, self.max).map_err(Err)?;
-            Ok((next, next))
+    /// As [`set_capacity`](Self::set_capacity), if the capacity is `from`. The error is the state in which that was refused.
+    pub(crate) fn set_capacity_from(&self, from: u32, capacity: u32) -> Result<State, State> {
+        self.update_and_wake(|state| match state.set_capacity(capacity, self.max) {
+            Ok(next) if state.capacity() == from => Ok((next, next)),
+            _ => Err(state),
         })
     }
 
-    /// Makes room for `n` tokens more, which are the caller's. The error tells in which state that was refused.
-    pub(crate) fn grow_and_take(&self, n: usize) -> Result<(), (Refused, State)> {
+    /// Makes room for `n` tokens more, which are the caller's. The error is the state in which that was refused.
+    pub(crate) fn grow_and_take(&self, n: usize) -> Result<(), State> {
         let mut wakes = WakeList::new();
-        self.change(&mut wakes, |state| match state.grow_and_take(n, self.max) {
+        self.update(&mut wakes, |state| match state.grow_and_take(n, self.max) {
             Ok(next) => Ok((next, ())),
-            Err(refused) => Err((refused, state)),
+            Err(_) => Err(state),
         })?;
-        let tokens = ReturnOnUnwind::new(self, n);
-        drop(wakes);
-        tokens.disarm();
+        self.return_on_unwind(n, || drop(wakes));
         Ok(())
     }
 
     pub(crate) fn retire(&self, n: usize) {
-        self.change_always(&mut WakeList::new(), |state| (state.retire(n), ()));
+        self.change(|state| (state.retire(n), ()));
     }
 
     /// True for the call that closed the bucket.
     pub(crate) fn close(&self) -> bool {
-        self.change_always(&mut WakeList::new(), |state| (state.close(), !state.is_closed()))
+        self.change(|state| (state.close(), !state.is_closed()))
     }
 
     /// Applies a transition, and serves the queue if that lets waiters proceed.
     #[inline]
-    fn change_and_wake<R, E>(&self, mut transition: impl FnMut(State) -> Result<(State, R), E>) -> Result<R, E> {
-        self.change_quietly(&mut transition).unwrap_or_else(|| self.change_and_serve(&mut WakeList::new(), transition))
+    fn update_and_wake<R, E>(&self, mut transition: impl FnMut(State) -> Result<(State, R), E>) -> Result<R, E> {
+        self.update_quietly(&mut transition).unwrap_or_else(|| self.update_and_serve(&mut WakeList::new(), transition))
     }
 
-    /// As [`change_and_wake`](Self::change_and_wake), and the caller wakes the waiters when it is done with what must not be interrupted by a panic.
-    pub(crate) fn change<R, E>(
+    /// As [`update_and_wake`](Self::update_and_wake), and the caller wakes the waiters when it is done with what must not be interrupted by a panic.
+    pub(super) fn update<R, E>(
         &self,
         wakes: &mut WakeList,
         mut transition: impl FnMut(State) -> Result<(State, R), E>,
     ) -> Result<R, E> {
-        self.change_quietly(&mut transition).unwrap_or_else(|| self.change_and_serve(wakes, transition))
+        self.update_quietly(&mut transition).unwrap_or_else(|| self.update_and_serve(wakes, transition))
+    }
+
+    /// As [`update_and_wake`](Self::update_and_wake), for a transition that is never refused.
+    fn change<R>(&self, mut transition: impl FnMut(State) -> (State, R)) -> R {
+        let Ok(result) = self.update_and_wake(|state| Ok::<_, Infallible>(transition(state)));
+        result
     }
 
     /// Applies a transition that concerns waiters.
     #[cold]
-    fn change_and_serve<R, E>(&self, wakes: &mut WakeList, transition: impl FnMut(State) -> Result<(State, R), E>) -> Result<R, E> {
+    fn update_and_serve<R, E>(&self, wakes: &mut WakeList, transition: impl FnMut(State) -> Result<(State, R), E>) -> Result<R, E> {
         match self.own() {
-            Some(queue) => self.change_as_owner(queue, wakes, transition),
-            None => self.change_and_recheck(wakes, transition),
+            Some(queue) => self.update_as_owner(queue, wakes, transition),
+            None => self.update_and_recheck(wakes, transition),
         }
-    }
-
-    /// As [`change`](Self::change), for a transition that is never refused.
-    pub(crate) fn change_always<R>(&self, wakes: &mut WakeList, mut transition: impl FnMut(State) -> (State, R)) -> R {
-        let Ok(result) = self.change(wakes, |state| Ok::<_, Infallible>(transition(state)));
-        result
     }
 
     /// Applies a transition if no waiter has to hear of it.
     #[inline]
-    fn change_quietly<R, E>(&self, transition: &mut impl FnMut(State) -> Result<(State, R), E>) -> Option<Result<R, E>> {
+    fn update_quietly<R, E>(&self, transition: &mut impl FnMut(State) -> Result<(State, R), E>) -> Option<Result<R, E>> {
         let changed = self.state.update(|state| match transition(state) {
             Ok((next, _)) if state.concerns_waiters(next, self.max) => Err(None),
             Ok(done) => Ok(done),
@@ -160,7 +149,7 @@ impl Combiner {
     }
 
     #[cold]
-    pub(super) fn change_as_owner<R, E>(
+    pub(super) fn update_as_owner<R, E>(
         &self,
         mut queue: Queue,
         wakes: &mut WakeList,
@@ -168,8 +157,8 @@ impl Combiner {
     ) -> Result<R, E> {
         let changed = self.state.update(|state| {
             let (next, result) = transition(state)?;
-            // Each time anew, as the head may have left meanwhile.
-            let is_starving = u32::from(state.is_bypassed()) >= queue.losses_until_due();
+            // BYPASSED is about to be counted as one loss more: is that the last one? Computed for each try, as the head may have left meanwhile.
+            let is_starving = queue.losses_until_due() <= u32::from(state.is_bypassed());
             let next = state.owners_change(next, is_starving);
             Ok((next, (state.is_bypassed() && !next.is_bypassed(), next, result)))
         });
@@ -188,7 +177,7 @@ impl Combiner {
 
     /// The queue was owned: the owner serves for this change, or this thread does if the owner has just left (**C3**).
     #[cold]
-    fn change_and_recheck<R, E>(
+    fn update_and_recheck<R, E>(
         &self,
         wakes: &mut WakeList,
         mut transition: impl FnMut(State) -> Result<(State, R), E>,
@@ -201,14 +190,14 @@ impl Combiner {
 
     /// Hands `n` returned tokens to the head of the queue, past the word: it would first add them, and then subtract them.
     #[inline]
-    fn hand_off(&self, queue: &mut Queue, n: usize) -> Option<(State, Option<Waker>)> {
+    fn hand_off(&self, queue: &mut Queue, n: usize, wakes: &mut WakeList) -> Option<State> {
         let seen = self.state.load_exact();
         while seen.allows_hand_off(n) {
             let (head, count) = queue.pop_for_hand_off(n)?;
-            match head.notify(Phase::Granted(count)) {
-                Ok(waker) => return Some((seen, waker)),
-                Err(_) => queue.count_buried(Kind::Take),
+            if head.notify(Phase::Granted(count), wakes) {
+                return Some(seen);
             }
+            queue.count_buried(Kind::Take);
         }
         None
     }

@@ -124,7 +124,7 @@ fn a_waiter_that_is_just_leaving_hides_no_other() {
     // One token for the second, so the third one waits.
     combiner.give(1);
     assert_eq!(combiner.waiting(), 1);
-    combiner.dead_takers.add(1);
+    combiner.dead_takers.increment();
     assert_eq!((combiner.waiting(), combiner.dead_takers.get()), (1, 0));
 }
 

@@ -6,7 +6,7 @@ use core::task::{Poll, Waker};
 
 use super::{Combiner, TRIES_TO_ENQUEUE};
 use crate::atomic::Phase;
-use crate::state::{Kind, Refused, State};
+use crate::state::{Kind, Refused, State, Summary};
 use crate::waiter::{Registration, Waiter, WakeList};
 
 impl Combiner {
@@ -23,14 +23,15 @@ impl Combiner {
                     self.serve(queue, seen, wakes);
                 } else {
                     queue.push(Arc::clone(&waiter));
-                    self.serve_taker(waiter.kind, queue, seen, wakes);
+                    self.serve_for(waiter.kind, queue, seen, wakes);
                 }
                 Registration { waiter, listener: None }
             }
             None => {
                 let registration = Registration::listen(waiter, &self.inbox);
                 // C4: first the inbox, then RECHECK.
-                self.state.change(|state| (state.join_inbox(registration.waiter.kind, self.is_fifo()), ()));
+                let summary = Summary::of(registration.waiter.kind, self.is_fifo());
+                self.state.change(|state| (state.request_recheck_of(summary), ()));
                 self.serve_if_free(wakes);
                 registration
             }
@@ -88,9 +89,9 @@ impl Combiner {
             Kind::Take => match self.state.update(|state| state.retry_fast(waiter.min, waiter.up_to).ok_or(state)) {
                 Ok(count) => Ok(count),
                 Err(seen) if seen.lacks(waiter.min) => Err(Refused::NotNow),
-                Err(_) => self.change(wakes, |state| state.retry(waiter.min, waiter.up_to)),
+                Err(_) => self.update(wakes, |state| state.retry(waiter.min, waiter.up_to)),
             },
-            _ => self.change(wakes, |state| state.release(1, self.max).map(|next| (next, 0))),
+            _ => self.update(wakes, |state| state.release(1, self.max).map(|next| (next, 0))),
         };
         match tried {
             Ok(count) => {
@@ -116,8 +117,8 @@ impl Combiner {
                 // An owner has been quicker: its tokens go back.
                 let give = |state: State| Ok::<_, Infallible>(state.give(twice as usize, self.max));
                 let Ok(_) = match owned {
-                    Some(queue) => self.change_as_owner(queue, wakes, give),
-                    None => self.change(wakes, give),
+                    Some(queue) => self.update_as_owner(queue, wakes, give),
+                    None => self.update(wakes, give),
                 };
                 return;
             }
@@ -128,7 +129,7 @@ impl Combiner {
         }
         if let Some(queue) = owned {
             let seen = self.state.load_exact();
-            self.serve_taker(waiter.kind, queue, seen, wakes);
+            self.serve_for(waiter.kind, queue, seen, wakes);
         }
     }
 
@@ -167,8 +168,8 @@ impl Combiner {
 
     fn count_dead(&self, kind: Kind) {
         match kind {
-            Kind::Take => self.dead_takers.add(1),
-            Kind::Release | Kind::Idle | Kind::Settled => self.dead_others.add(1),
+            Kind::Take => self.dead_takers.increment(),
+            Kind::Release | Kind::Idle | Kind::Settled => self.dead_others.increment(),
         }
     }
 

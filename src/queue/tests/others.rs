@@ -33,15 +33,15 @@ fn watchers_are_told_when_their_state_is_reached() {
         [(-1, 2, false, false), (0, 2, false, true), (2, 2, true, true), (-1, 0, false, false), (0, 0, true, true)]
     {
         let mut bucket = Bucket::fifo(available, capacity);
-        assert!(!bucket.queue.has_others());
+        assert_eq!(bucket.queue.others(), 0);
         bucket.push(Kind::Idle, 0, 0);
-        assert!(bucket.queue.has_others());
+        assert!(bucket.queue.others() > 0);
         bucket.push(Kind::Settled, 0, 0);
         bucket.push(Kind::Idle, 0, 0);
         let reached: Vec<_> =
             [(0, idle), (2, idle), (1, settled)].into_iter().filter(|(_, holds)| *holds).map(|(id, _)| Granted(id, 0)).collect();
         assert_eq!(bucket.serve(), reached, "{available}/{capacity}");
-        assert_eq!(bucket.queue.has_others(), !idle || !settled);
+        assert_eq!(bucket.queue.others() > 0, !idle || !settled);
     }
 }
 
@@ -51,23 +51,23 @@ fn the_summary_tells_of_each_kind() {
     let mut bucket = Bucket::fifo(0, 2);
     assert_eq!(summary(&bucket), Summary::default());
     bucket.queue_all([3]);
-    assert_eq!(summary(&bucket), Summary::new(true, true, false, false));
+    assert_eq!(summary(&bucket), Summary::HAS_WAITERS.with(Summary::NO_BARGING, true));
     bucket.give(1);
-    assert_eq!(summary(&bucket), Summary::new(false, false, false, true));
+    assert_eq!(summary(&bucket), Summary::HAS_DEFERRED);
     bucket.push(Kind::Release, 1, 1);
-    assert_eq!(summary(&bucket), Summary::new(false, false, true, true));
+    assert_eq!(summary(&bucket), Summary::HAS_RELEASERS.with(Summary::HAS_DEFERRED, true));
 
     for kind in [Kind::Idle, Kind::Settled] {
         let mut bucket = Bucket::fifo(-1, 0);
         bucket.push(kind, 0, 0);
-        assert_eq!(summary(&bucket), Summary::new(false, false, false, true));
+        assert_eq!(summary(&bucket), Summary::HAS_DEFERRED);
     }
 
     let mut bucket = Bucket::barging(0, 2);
     bucket.queue_all([1]);
-    assert_eq!(summary(&bucket), Summary::new(true, false, false, false));
+    assert_eq!(summary(&bucket), Summary::HAS_WAITERS);
     lose(&mut bucket, 16);
-    assert_eq!(summary(&bucket), Summary::new(true, true, false, false));
+    assert_eq!(summary(&bucket), Summary::HAS_WAITERS.with(Summary::NO_BARGING, true));
 }
 
 #[test]

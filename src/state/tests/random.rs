@@ -75,7 +75,7 @@ impl Step {
             Self::GrowAndTake(n) => state.grow_and_take(n, MAX).ok(),
             Self::Retire(n) => Some(state.retire(n)),
             Self::Close => Some(state.close()),
-            Self::JoinInbox(kind, shut) => Some(state.join_inbox(kind, shut)),
+            Self::JoinInbox(kind, shut) => Some(state.request_recheck_of(Summary::of(kind, shut))),
             Self::RequestRecheck => Some(state.request_recheck()),
             Self::GiveAndRecheck(n) => Some(state.give(n, MAX).0.recheck_exclusively()),
         }
@@ -156,7 +156,11 @@ impl Waiters {
     fn summary(&self, state: State) -> Summary {
         let deferred = (0..self.takers.len()).filter(|taker| self.is_deferred(state, *taker)).count();
         let has_waiters = deferred < self.takers.len();
-        Summary::new(has_waiters, has_waiters && self.fifo, self.releasers > 0, deferred > 0 || self.idle || self.settled)
+        Summary::default()
+            .with(Summary::HAS_WAITERS, has_waiters)
+            .with(Summary::NO_BARGING, has_waiters && self.fifo)
+            .with(Summary::HAS_RELEASERS, self.releasers > 0)
+            .with(Summary::HAS_DEFERRED, deferred > 0 || self.idle || self.settled)
     }
 
     /// Who may proceed: takers in order of arrival, as long as the tokens suffice for the next satisfiable one; as many releasers as

@@ -196,24 +196,24 @@ table! {
         "-2/1 HAS_WAITERS NO_BARGING RECHECK" => "-2/1 CLOSED HAS_WAITERS NO_BARGING RECHECK",
     }
 
-    join_inbox_to_take: |state: State| state.join_inbox(Kind::Take, false) => {
+    join_inbox_to_take: |state: State| state.request_recheck_of(Summary::of(Kind::Take, false)) => {
         "0/8" => "0/8 HAS_WAITERS RECHECK",
         "0/8 CLOSED HAS_DEFERRED" => "0/8 CLOSED HAS_WAITERS HAS_DEFERRED RECHECK",
     }
 
-    join_inbox_to_take_where_newcomers_must_queue: |state: State| state.join_inbox(Kind::Take, true) => {
+    join_inbox_to_take_where_newcomers_must_queue: |state: State| state.request_recheck_of(Summary::of(Kind::Take, true)) => {
         "0/8" => "0/8 HAS_WAITERS NO_BARGING RECHECK",
     }
 
-    join_inbox_to_release: |state: State| state.join_inbox(Kind::Release, true) => {
+    join_inbox_to_release: |state: State| state.request_recheck_of(Summary::of(Kind::Release, true)) => {
         "8/8" => "8/8 HAS_RELEASERS RECHECK",
     }
 
-    join_inbox_until_idle: |state: State| state.join_inbox(Kind::Idle, true) => {
+    join_inbox_until_idle: |state: State| state.request_recheck_of(Summary::of(Kind::Idle, true)) => {
         "1/8" => "1/8 HAS_DEFERRED RECHECK",
     }
 
-    join_inbox_until_settled: |state: State| state.join_inbox(Kind::Settled, true) => {
+    join_inbox_until_settled: |state: State| state.request_recheck_of(Summary::of(Kind::Settled, true)) => {
         "-1/8" => "-1/8 HAS_DEFERRED RECHECK",
     }
 
@@ -222,7 +222,7 @@ table! {
         "1/8 RECHECK" => "1/8 RECHECK",
     }
 
-    request_recheck_of: |state: State| state.request_recheck_of(Summary::new(true, true, false, false)) => {
+    request_recheck_of: |state: State| state.request_recheck_of(Summary::HAS_WAITERS.with(Summary::NO_BARGING, true)) => {
         "1/8 BYPASSED HAS_DEFERRED" => "1/8 HAS_WAITERS BYPASSED NO_BARGING HAS_DEFERRED RECHECK",
     }
 
@@ -364,8 +364,11 @@ fn concerns_waiters() {
 
 #[test]
 fn settle() {
-    let (no_waiter, all) = (Summary::default(), Summary::new(true, true, true, true));
-    let releasers = Summary::new(false, false, true, false);
+    let (no_waiter, all) = (
+        Summary::default(),
+        Summary::HAS_WAITERS.with(Summary::NO_BARGING, true).with(Summary::HAS_RELEASERS, true).with(Summary::HAS_DEFERRED, true),
+    );
+    let releasers = Summary::HAS_RELEASERS;
     let rows = [
         // The word is as it was seen.
         ("2/8", "2/8", all, "2/8 HAS_WAITERS NO_BARGING HAS_RELEASERS HAS_DEFERRED"),
@@ -376,7 +379,7 @@ fn settle() {
         ("2/8 HAS_WAITERS BYPASSED", "", all, "2/8 HAS_WAITERS BYPASSED NO_BARGING HAS_RELEASERS HAS_DEFERRED"),
         ("2/8 HAS_WAITERS RECHECK", "", no_waiter, "Err(2/8 HAS_WAITERS RECHECK)"),
         // A newcomer took tokens since.
-        ("1/8 HAS_WAITERS BYPASSED", "2/8 HAS_WAITERS", Summary::new(true, false, false, false), "1/8 HAS_WAITERS BYPASSED"),
+        ("1/8 HAS_WAITERS BYPASSED", "2/8 HAS_WAITERS", Summary::HAS_WAITERS, "1/8 HAS_WAITERS BYPASSED"),
         ("7/8 HAS_WAITERS", "8/8 HAS_WAITERS", releasers, "Err(7/8 HAS_WAITERS)"),
         ("2/8 HAS_WAITERS BYPASSED", "2/8 HAS_WAITERS", releasers, "2/8 HAS_RELEASERS"),
         // Tokens came, the capacity changed, or the bucket was closed.
