@@ -387,3 +387,28 @@ fn growth_against_a_grant_to_a_younger_request() {
         at_rest(&bucket, 0, 0);
     });
 }
+
+/// Guards `Combiner::hand_off`, which looks at the word again if the waiter has left: the returned token is owed by then.
+#[test]
+fn shrink_and_cancel_against_a_hand_off() {
+    check(Some(3), || {
+        let bucket = fifo(1, 1);
+        let token = bucket.try_take_owned().unwrap();
+        let first = queued(bucket.take_owned());
+        let mut second = queued(bucket.take_owned());
+        race(
+            &bucket,
+            |_| drop(token),
+            |bucket| {
+                bucket.set_capacity(0).unwrap();
+                drop(first);
+            },
+        );
+        let now = bucket.snapshot();
+        assert_eq!((now.available, now.outstanding, now.deficit), (0, 0, 0));
+        assert!(poll(&mut second).is_pending());
+        bucket.set_capacity(1).unwrap();
+        assert!(poll(&mut second).is_ready());
+        at_rest(&bucket, 0, 0);
+    });
+}

@@ -191,13 +191,15 @@ impl Combiner {
     /// Hands `n` returned tokens to the head of the queue, past the word: it would first add them, and then subtract them.
     #[inline]
     fn hand_off(&self, queue: &mut Queue, n: usize, wakes: &mut WakeList) -> Option<State> {
-        let seen = self.state.load_exact();
+        let mut seen = self.state.load_exact();
         while seen.allows_hand_off(n) {
             let (head, count) = queue.pop_for_hand_off(n)?;
             if head.notify(Phase::Granted(count), wakes) {
                 return Some(seen);
             }
             queue.count_buried(Kind::Take);
+            // The bucket may have been shrunk or closed before this waiter left. A change, as it sees the newest word.
+            seen = self.state.change(|state| (state, state));
         }
         None
     }
