@@ -65,8 +65,9 @@ use crate::{Closed, TryTakeError};
 ///
 /// A panic while a token is held returns the token, and poisons nothing. If a [`Waker`](core::task::Waker) panics in a call that
 /// wakes it, the others are still woken, no token is lost, and the panic continues in that call. (If two of them panic, the process
-/// aborts, as after any second panic during unwinding.) A waker may call back into the bucket. If a waker drops its own pending
-/// future, the hand-off recurses; thousands of such waiters can overflow the stack.
+/// aborts, as after any second panic during unwinding.) A waker may call back into the bucket, but must not block: it may be
+/// the turn of other waiters that hold tokens already. If a waker drops its own pending future, the hand-off recurses; thousands of
+/// such waiters can overflow the stack.
 ///
 /// A future that is leaked ([`mem::forget`](core::mem::forget)) is not cancelled. If it was not polled, that costs nothing. In a
 /// [`Fairness::Fifo`] bucket it keeps its place, gets its tokens in turn and keeps them; later waiters still proceed, with that

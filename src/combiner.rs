@@ -26,8 +26,8 @@
 //!   the waiter has left before, the owner gives the tokens back; if it leaves afterwards, the waiter does.
 //! * **C6** *No newcomer takes what has just come.* A change that finds the queue owned sets NO_BARGING together with RECHECK, and a loss of the head is recorded by
 //!   the newcomer's own step (BYPASSED). So a head loses [`STARVING_AFTER`] times at most. (Takes between two returns are one loss.)
-//! * **C7** *An owner comes to an end.* After [`MAX_ROUNDS`] rounds that other threads caused, it puts the queue back for a while, and goes on only if none of
-//!   them has taken over.
+//! * **C7** *An owner comes to an end.* After [`MAX_ROUNDS`] rounds that other threads caused, it puts the queue back for a while, and goes on only if it is
+//!   free then.
 //! * **C8** *An answer is seen.* A waiter that was woken and sleeps again changes its phase, leaves its ticket, **and then** changes the word. If that
 //!   shows tokens, it asks for service. Else tokens come by a later change, and the owner that serves for that change finds the ticket, unless an earlier one has.
 //!   Either sees that the waiter sleeps. There is room for one ticket; a waiter that finds none asks for service.
@@ -82,6 +82,20 @@ pub(crate) struct Combiner {
     unseen_answers: Flag,
 }
 
+/// Runs user code. If that panics, undoes what the caller did for a guard that is not made yet.
+#[inline]
+pub(crate) fn undo_on_unwind(undo: impl FnMut(), run: impl FnOnce()) {
+    struct Undo<F: FnMut()>(F);
+    impl<F: FnMut()> Drop for Undo<F> {
+        fn drop(&mut self) {
+            (self.0)();
+        }
+    }
+    let undo = Undo(undo);
+    run();
+    mem::forget(undo);
+}
+
 impl Combiner {
     const_fn! {
         pub(crate) const fn new(max: u32, capacity: u32) -> Self {
@@ -126,20 +140,6 @@ impl Combiner {
     /// Takers in the queue.
     pub(crate) fn waiting(&self) -> usize {
         self.takers.get().saturating_sub(self.dead_takers.get())
-    }
-
-    /// Runs user code. If that panics, tokens that have no guard yet go back.
-    #[inline]
-    pub(crate) fn return_on_unwind(&self, tokens: usize, run: impl FnOnce()) {
-        struct Tokens<'a>(&'a Combiner, usize);
-        impl Drop for Tokens<'_> {
-            fn drop(&mut self) {
-                self.0.give(self.1);
-            }
-        }
-        let tokens = Tokens(self, tokens);
-        run();
-        mem::forget(tokens);
     }
 
     // Ownership.
@@ -404,17 +404,15 @@ impl Combiner {
         self.compact(queue);
     }
 
-    /// Throws dead entries out if that pays.
+    /// Removes the dead entries if they are the majority.
     fn compact(&self, queue: &mut Queue) {
-        if self.has_many_dead(queue.takers() + queue.others()) {
+        if 2 * self.dead() > queue.takers() + queue.others() {
             queue.compact();
         }
     }
 
-    /// Whether it pays to throw dead entries out.
-    fn has_many_dead(&self, entries: usize) -> bool {
-        let dead = self.dead_takers.get().saturating_add(self.dead_others.get());
-        dead > 16 && dead > entries / 2
+    fn dead(&self) -> usize {
+        self.dead_takers.get().saturating_add(self.dead_others.get())
     }
 }
 

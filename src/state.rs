@@ -424,11 +424,9 @@ impl State {
         Self(self.0 | RECHECK | shut)
     }
 
-    /// Whether a waiter that leaves may let another one proceed, or is the reason for a flag that slows others down.
-    pub(crate) const fn needs_service(self, max: u32) -> bool {
-        (self.has(HAS_WAITERS) && self.available() > 0)
-            || self.has(HAS_DEFERRED)
-            || (self.has(HAS_RELEASERS) && self.available() < max as i64)
+    /// Whether a taker that leaves may let another one proceed, or is the reason for a flag that slows others down.
+    pub(crate) const fn needs_service(self) -> bool {
+        (self.has(HAS_WAITERS) && self.available() > 0) || self.has(HAS_DEFERRED)
     }
 
     // Transitions of the owner.

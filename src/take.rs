@@ -8,7 +8,7 @@ use core::task::{Context, Poll, ready};
 
 use futures_core::future::FusedFuture;
 
-use crate::combiner::Combiner;
+use crate::combiner::{Combiner, undo_on_unwind};
 use crate::stage::Stage;
 use crate::state::{Kind, MAX_CAPACITY, Refused, State};
 use crate::sync::coop;
@@ -182,7 +182,8 @@ impl<H: Handle> TakeFuture<H> {
         let request = (Kind::Take, self.request.min, self.request.up_to);
         let polled = ready!(self.stage.poll_queued(handle.to_bucket(), cx, &mut wakes, request));
         if let Ok(count) = polled {
-            handle.to_bucket().combiner().return_on_unwind(count as usize, || {
+            let give_back = || handle.to_bucket().combiner().give(count as usize);
+            undo_on_unwind(give_back, || {
                 self.stage.finish();
                 // If the waker of another waiter panics, the tokens go back, and this begins anew.
                 self.stage = Stage::Fresh;

@@ -145,9 +145,9 @@ impl TokenBucket {
     /// It does not stop callers from taking more; [close](Self::close) the bucket first for an orderly shutdown. **A
     /// [forgotten](crate::TokenGuard::forget) token is outstanding**, so this waits until another one is released in its place.
     ///
-    /// The future is ready if there was a moment without outstanding tokens since it was first polled. A token that is handed
-    /// directly to a waiter makes no such moment, and a moment that [`grow_and_take`](Self::grow_and_take) ends at once may be
-    /// missed.
+    /// The future is ready if there was a moment without outstanding tokens since it was first polled. A token that comes back and
+    /// goes on to a waiter makes no such moment (although [`snapshot`](Self::snapshot) may show it in the bucket in between), and a
+    /// moment that [`grow_and_take`](Self::grow_and_take) ends at once may be missed.
     pub fn idle(&self) -> Idle<'_> {
         Idle::new(self, Kind::Idle)
     }

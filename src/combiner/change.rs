@@ -2,7 +2,7 @@
 
 use core::convert::Infallible;
 
-use super::{Combiner, Queue};
+use super::{Combiner, Queue, undo_on_unwind};
 use crate::atomic::Phase;
 use crate::state::{Given, Kind, Refused, State};
 use crate::waiter::WakeList;
@@ -28,7 +28,7 @@ impl Combiner {
     pub(crate) fn try_take_up_to(&self, min: u32, up_to: u32) -> Result<u32, Refused> {
         let mut wakes = WakeList::new();
         let taken = self.update(&mut wakes, |state| state.take(min, up_to))?;
-        self.return_on_unwind(taken as usize, || drop(wakes));
+        undo_on_unwind(|| self.give(taken as usize), || drop(wakes));
         Ok(taken)
     }
 
@@ -91,7 +91,7 @@ impl Combiner {
             Ok(next) => Ok((next, ())),
             Err(_) => Err(state),
         })?;
-        self.return_on_unwind(n, || drop(wakes));
+        undo_on_unwind(|| self.retire(n), || drop(wakes));
         Ok(())
     }
 

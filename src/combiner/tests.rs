@@ -3,7 +3,10 @@
 extern crate std;
 
 use std::format;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use alloc::task::Wake;
+use alloc::vec::Vec;
 use core::task::{Poll, Waker};
 
 use super::*;
@@ -142,6 +145,24 @@ fn a_waiter_that_is_served_while_the_bucket_is_closed_leaves_no_dead_entry() {
     }
 }
 
+/// Some leave while the queue is owned, too few for their entries to be removed then; the others leave one by one.
+#[test]
+fn those_that_leave_in_a_crowd_leave_no_flag_in_the_word() {
+    for kind in [Kind::Take, Kind::Idle, Kind::Settled] {
+        // The requests are deferred.
+        let combiner = if kind == Kind::Take { Combiner::new(MAX, 1) } else { combiner(Fairness::Fifo, kind) };
+        let mut waiters: Vec<_> =
+            (0..40).map(|_| combiner.enqueue(Waiter::new(kind, MAX, MAX, Waker::noop()), &mut WakeList::new())).collect();
+        let queue = combiner.own().expect("it is free");
+        waiters.drain(..10).for_each(|waiter| combiner.cancel(waiter));
+        combiner.serve(queue, combiner.state(), &mut WakeList::new());
+        for waiter in waiters {
+            combiner.cancel(waiter);
+        }
+        assert_no_flag(&combiner);
+    }
+}
+
 /// However many waiters have left, the queue keeps few of their entries.
 #[test]
 fn entries_of_waiters_that_left_do_not_pile_up() {
@@ -158,6 +179,27 @@ fn entries_of_waiters_that_left_do_not_pile_up() {
         serve(&combiner, kind);
         assert!(matches!(poll(&combiner, &first), Poll::Ready(Ok(_))));
     }
+}
+
+/// The waker belongs to a waiter for which another thread has left work.
+#[test]
+fn a_growth_that_wakes_a_waker_that_panics_is_undone() {
+    struct Panics;
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("on purpose");
+        }
+    }
+    let combiner = combiner(Fairness::Fifo, Kind::Take);
+    assert!(combiner.set_capacity(1).is_ok());
+    let queue = combiner.own().expect("it is free");
+    let mut waiter = combiner.enqueue(Waiter::new(Kind::Take, 1, 1, &Waker::from(Arc::new(Panics))), &mut WakeList::new());
+    combiner.give(2);
+    combiner.put_back(queue);
+    assert!(catch_unwind(AssertUnwindSafe(|| combiner.grow_and_take(1))).is_err());
+    assert_eq!((combiner.state().capacity(), combiner.state().available()), (1, 0));
+    assert_eq!(poll(&combiner, &waiter), Poll::Ready(Ok(1)));
+    waiter.discard_listener();
 }
 
 /// **C3**, **C4** An owner that leaves looks again if another thread has come meanwhile.

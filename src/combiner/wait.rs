@@ -147,8 +147,7 @@ impl Combiner {
             Phase::Waiting if !is_known => {}
             Phase::Woken | Phase::Waiting => {
                 self.count_dead(waiter.kind);
-                let is_taker = waiter.kind == Kind::Take;
-                if phase == Phase::Woken || self.needs_service() || !is_taker || self.has_many_dead(self.takers.get()) {
+                if phase == Phase::Woken || waiter.kind != Kind::Take || self.needs_service() || self.has_many_dead() {
                     self.request_service(&waiter, &mut WakeList::new());
                 }
             }
@@ -185,6 +184,11 @@ impl Combiner {
     fn needs_service(&self) -> bool {
         // A change even if it leaves an equal word: an owner that looked at the phase before has looked at the word before, so this sees
         // what that owner served.
-        self.state.change(|state| (state, state.needs_service(self.max)))
+        self.state.change(|state| (state, state.needs_service()))
+    }
+
+    /// Whether it pays to own the queue to [`compact`](Self::compact) it, for a taker that was not woken.
+    fn has_many_dead(&self) -> bool {
+        self.dead() > 16 && 2 * self.dead() > self.takers.get()
     }
 }

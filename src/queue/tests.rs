@@ -283,7 +283,7 @@ impl Bucket {
     fn leave(&mut self, id: usize) -> Vec<Event> {
         let was_woken = self.waiters[id].standing.replace(Standing::Gone) == Standing::Woken;
         self.model.takers.retain(|taker| taker.id != id);
-        if !was_woken && self.waiters[id].kind == Kind::Take && !self.state.needs_service(MAX) {
+        if !was_woken && self.waiters[id].kind == Kind::Take && !self.state.needs_service() {
             return Vec::new();
         }
         self.queue.note_answer(&self.waiters[id]);

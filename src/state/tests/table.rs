@@ -310,13 +310,12 @@ table! {
         "-1/8 RECHECK" => "true",
     }
 
-    needs_service: |state: State| state.needs_service(MAX) => {
+    needs_service: |state: State| state.needs_service() => {
         "1/8" => "false",
         "1/8 HAS_WAITERS" => "true",
         "0/8 HAS_WAITERS NO_BARGING" => "false",
         "-1/8 HAS_DEFERRED" => "true",
-        "7/8 HAS_RELEASERS" => "true",
-        "8/8 HAS_RELEASERS" => "false",
+        "7/8 HAS_RELEASERS" => "false",
     }
 }
 
