@@ -5,10 +5,11 @@
 //! * The word is changed by read-modify-writes only, so a change never starts from a stale word. Each releases what its
 //!   thread did before, and acquires what every earlier change released: an unbroken chain of read-modify-writes is one
 //!   release sequence. Hence a take happens-after the return, refill or resize that made its tokens available.
-//! * The queue's [`Slot`](crate::sync::Slot) is swapped as a whole, with acquire and release. Hence each owner sees what the owners before it did.
+//! * The queue's [`Slot`](crate::sync::Slot) is swapped as a whole, with acquire and release. Hence each owner sees what the
+//!   owners before it did.
 //! * A waiter's phase passes on what the owner has seen, to the waiter that finds its tokens granted.
-//! * Two cells notify the owner of answers: the flag that some are unseen, and the ticket of one. They carry the phase of the waiter that has
-//!   answered.
+//! * Two cells notify the owner of answers: the flag that some are unseen, and the ticket of one. They carry the phase of the
+//!   waiter that has answered.
 //! * Counters are hints.
 
 use crate::state::State;
@@ -79,7 +80,8 @@ pub(crate) enum Phase {
     Granted(u32),
     /// The bucket was closed.
     Closed,
-    /// It has left: dropped, or served by itself. (A waiter that removed its own entry may stay `Woken`: its phase is not looked at again.)
+    /// It has left: dropped, or served by itself. (A waiter that removed its own entry may stay `Woken`: its phase is not looked at
+    /// again.)
     Gone,
 }
 
@@ -131,9 +133,9 @@ impl AtomicPhase {
 
     /// Leaves the queue, and tells where the waiter stood.
     pub(crate) fn leave(&self) -> Phase {
-        // ORDERING: Acquire, with the Release of `change`: a waiter that leaves with a grant gives the tokens back, and a thread that
-        // takes them then must see what was done before they were handed to this one, past the word. (No model shows it, as today the slot of
-        // the queue orders these, too.)
+        // ORDERING: Acquire, with the Release of `change`: a waiter that leaves with a grant gives the tokens back, and a thread
+        // that takes them then must see what was done before they were handed to this one, past the word. (No model shows it, as
+        // today the slot of the queue orders these, too.)
         Phase::from_bits(self.0.swap(Phase::Gone.bits(), Ordering::Acquire))
     }
 }
@@ -182,8 +184,9 @@ impl Flag {
     }
 
     pub(crate) fn raise(&self) {
-        // ORDERING: Release, with `take`: an owner that finds the flag raised sees the phase of the waiter that raised it. It may find
-        // it before RECHECK is set, and does not find it a second time. (A swap: a store would hide what was released before it.)
+        // ORDERING: Release, with `take`: an owner that finds the flag raised sees the phase of the waiter that raised it. It may
+        // find it before RECHECK is set, and does not find it a second time. (A swap: a store would hide what was released before
+        // it.)
         self.0.swap(true, Ordering::Release);
     }
 
@@ -202,7 +205,8 @@ impl Ticket {
         Self(AtomicU64::new(0))
     }
 
-    // ORDERING: Relaxed for both, as owners follow each other by the slot of the queue, and a waiter has acquired the phase of the owner that woke it.
+    // ORDERING: Relaxed for both, as owners follow each other by the slot of the queue, and a waiter has acquired the phase of the
+    // owner that woke it.
 
     #[inline]
     pub(crate) fn get(&self) -> u64 {
@@ -229,8 +233,8 @@ impl Answer {
 
     /// False if there is no room.
     pub(crate) fn put(&self, ticket: u64) -> bool {
-        // ORDERING: Release, with `take`: an owner may find the ticket before the waiter has changed the word, and does not find it a second
-        // time. So it must see the phase of the waiter, which sleeps.
+        // ORDERING: Release, with `take`: an owner may find the ticket before the waiter has changed the word, and does not find it
+        // a second time. So it must see the phase of the waiter, which sleeps.
         self.0.compare_exchange(Self::NONE, ticket, Ordering::Release, Ordering::Relaxed).is_ok()
     }
 

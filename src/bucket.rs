@@ -40,9 +40,9 @@ use crate::{Closed, TryTakeError};
 /// ```
 ///
 /// Taking a token returns a [`Token`] guard and reduces [`available`](Self::available) by one; dropping the guard returns the
-/// token. The *capacity* is how many tokens the bucket is meant to have, in it and out of it. [`set_capacity`](Self::set_capacity) changes
-/// it to anything from 0 to the bucket's largest capacity, in one atomic step. If more tokens are held than a smaller capacity
-/// allows, the bucket has a *deficit*: returned tokens pay it off before any waiter gets one.
+/// token. The *capacity* is the configured total: available tokens plus held ones. [`set_capacity`](Self::set_capacity)
+/// changes it to anything from 0 to the bucket's largest capacity, in one atomic step. If more tokens are held than a smaller
+/// capacity allows, the bucket has a *deficit*: returned tokens pay it off before any waiter gets one.
 ///
 /// A bucket is shared by reference, in a `static`, in an [`Arc`] (with the `_owned` methods), or within another shared type (see
 /// [`TokenGuard`]).
@@ -132,7 +132,7 @@ pub enum Fairness {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// How many tokens the bucket is meant to have, in it and out of it.
+    /// The configured total: available tokens plus held ones.
     pub capacity: usize,
     /// The largest capacity that can be set.
     pub max_capacity: usize,

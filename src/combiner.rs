@@ -1,36 +1,42 @@
 //! The combiner: who may touch the wait queue, and why no wake-up is lost.
 //!
-//! The last of the crate's three arguments: *whoever lets a waiter proceed sees to it that the waiter does*. The technique is known as flat combining.
+//! The last of the crate's three arguments: *a thread whose change lets a waiter proceed makes sure that the waiter does*. The
+//! technique is known as flat combining.
 //!
 //! The wait queue lies in a slot. **Taking it out of the slot is owning it**: one swap to own it, one to leave it. A thread whose
-//! change of the word concerns waiters makes the change as the owner, and serves the queue before it leaves. If the queue is owned by another
-//! thread, and still is after a few tries, it sets RECHECK in the same step as its change, and that owner serves for it. Hence no thread waits
-//! for an owner that was suspended.
+//! change of the word concerns waiters makes the change as the owner, and serves the queue before it leaves. If the queue is owned
+//! by another thread, and still is after a few tries, it sets RECHECK in the same step as its change, and that owner serves for it.
+//! Hence no thread waits for an owner that was suspended.
 //!
-//! A waiter that cannot reach the queue after a few tries listens on an event, the *inbox*, and sets RECHECK then. The owner moves the inbox
-//! into the queue each time it finds RECHECK.
+//! A waiter that cannot reach the queue after a few tries listens on an event, the *inbox*, and sets RECHECK then. The owner moves
+//! the inbox into the queue each time it finds RECHECK.
 //!
 //! Invariants:
 //!
-//! * **C1** *One owner.* The queue is in the slot or with one thread. While a thread has it, no user code runs in that thread: no waker is woken, cloned
-//!   or dropped, and nothing panics.
-//! * **C2** *The flags tell of every waiter.* When the owner leaves, HAS_WAITERS, HAS_RELEASERS and HAS_DEFERRED are set if there are such
-//!   entries in the queue, NO_BARGING if the head is due. Only the owner clears them, in a step that [`State::settle`] refuses if RECHECK is
-//!   set or tokens, room or capacity have come since it looked. So no change that concerns a waiter can mistake itself for one that does not:
-//!   1. the owner looks, and no token is available; 2. a plain return adds one; 3. the owner sets HAS_WAITERS, and leaves: this does not happen, as step 3 is refused.
-//! * **C3** *RECHECK is never overlooked.* Whoever finds the queue owned sets RECHECK **and then tries once more** to own it; an owner puts
-//!   the queue back **and then looks** for RECHECK. Both put-back and try are read-modify-writes of the slot. If the try comes first, the
-//!   put-back acquires what came before it, so the owner finds RECHECK. Else the try succeeds.
-//! * **C4** *An arrival is seen.* A waiter listens on the inbox before it sets RECHECK. An owner clears RECHECK before it empties the inbox.
-//! * **C5** *A token is in the word, or granted, or held*, or an owner is just granting it. A grant changes the waiter's phase, which succeeds once. If
-//!   the waiter has left before, the owner gives the tokens back; if it leaves afterwards, the waiter does.
-//! * **C6** *No newcomer takes what has just come.* A change that finds the queue owned sets NO_BARGING together with RECHECK, and a loss of the head is recorded by
-//!   the newcomer's own step (BYPASSED). So a head loses [`STARVING_AFTER`] times at most. (Takes between two returns are one loss.)
-//! * **C7** *An owner comes to an end.* After [`MAX_ROUNDS`] rounds that other threads caused, it puts the queue back for a while, and goes on only if it is
-//!   free then.
-//! * **C8** *An answer is seen.* A waiter that was woken and sleeps again changes its phase, leaves its ticket, **and then** changes the word. If that
-//!   shows tokens, it asks for service. Else tokens come by a later change, and the owner that serves for that change finds the ticket, unless an earlier one has.
-//!   Either sees that the waiter sleeps. There is room for one ticket; a waiter that finds none asks for service.
+//! * **C1** *One owner.* The queue is in the slot or with one thread. While a thread has it, no user code runs in that thread: no
+//!   waker is woken, cloned or dropped, and nothing panics.
+//! * **C2** *The flags show every waiter.* When the owner leaves, HAS_WAITERS, HAS_RELEASERS and HAS_DEFERRED are set if there
+//!   are such entries in the queue, NO_BARGING if the head is due. Only the owner clears them, in a step that [`State::settle`]
+//!   refuses if RECHECK is set or tokens, room or capacity have come since it looked. So no change that concerns a waiter can
+//!   mistake itself for one that does not:
+//!   1. the owner looks, and no token is available; 2. a plain return adds one; 3. the owner sets HAS_WAITERS, and leaves: this
+//!      does not happen, as step 3 is refused.
+//! * **C3** *RECHECK is never overlooked.* A thread that finds the queue owned sets RECHECK **and then tries once more** to own
+//!   it; an owner puts the queue back **and then looks** for RECHECK. Both put-back and try are read-modify-writes of the slot. If
+//!   the try comes first, the put-back acquires what came before it, so the owner finds RECHECK. Else the try succeeds.
+//! * **C4** *An arrival is seen.* A waiter listens on the inbox before it sets RECHECK. An owner clears RECHECK before it empties
+//!   the inbox.
+//! * **C5** *A token is in the word, or granted, or held*, or an owner is just granting it. A grant changes the waiter's phase,
+//!   which succeeds once. If the waiter has left before, the owner gives the tokens back; if it leaves afterwards, the waiter does.
+//! * **C6** *No newcomer takes what has just come.* A change that finds the queue owned sets NO_BARGING together with RECHECK,
+//!   and a loss of the head is recorded by the newcomer's own step (BYPASSED). So a head loses [`STARVING_AFTER`] times at most.
+//!   (Takes between two returns are one loss.)
+//! * **C7** *An owner comes to an end.* After [`MAX_ROUNDS`] rounds that other threads caused, it puts the queue back for a
+//!   while, and goes on only if it is free then.
+//! * **C8** *An answer is seen.* A waiter that was woken and sleeps again changes its phase, leaves its ticket, **and then**
+//!   changes the word. If that shows tokens, it asks for service. Else tokens come by a later change, and the owner that serves for
+//!   that change finds the ticket, unless an earlier one has. Either sees that the waiter sleeps. There is room for one ticket; a
+//!   waiter that finds none asks for service.
 //!
 //! [`STARVING_AFTER`]: crate::queue::STARVING_AFTER
 
@@ -214,7 +220,7 @@ impl Combiner {
     /// As [`leave`](Self::leave), and gives other threads time to take over (**C7**).
     #[cold]
     fn yield_ownership(&self, queue: Queue) -> Option<Queue> {
-        // The next owner looks at everything, whatever it has come for. Until then, the flags tell of every waiter (C2).
+        // The next owner looks at everything, whatever it has come for. Until then, the flags show every waiter (C2).
         let summary = queue.summary();
         self.state.change(|state| (state.request_recheck_of(summary), ()));
         self.put_back(queue);
@@ -228,7 +234,7 @@ impl Combiner {
     #[inline]
     fn put_back(&self, mut queue: Queue) {
         self.takers.set(queue.takers());
-        if let Some((takers, others)) = queue.take_buried() {
+        if let Some((takers, others)) = queue.take_removed() {
             self.dead_takers.sub(takers);
             self.dead_others.sub(others);
         }
@@ -236,7 +242,10 @@ impl Combiner {
         debug_assert!(empty.is_none(), "there is one queue (C1)");
     }
 
-    /// Serves the queue until no waiter can proceed, and leaves. `seen` is a word that this thread has seen since it owns the queue.
+    // Serving.
+
+    /// Serves the queue until no waiter can proceed, and leaves. `seen` is a word that this thread has seen since it owns the
+    /// queue.
     fn serve(&self, mut queue: Queue, mut seen: State, wakes: &mut WakeList) {
         let mut rounds = 0;
         loop {
@@ -283,7 +292,8 @@ impl Combiner {
         }
     }
 
-    /// Serves the queue to which a waiter of this kind has come, or which it has left: there is nothing to do for takers without tokens.
+    /// Serves the queue to which a waiter of this kind has come, or which it has left: there is nothing to do for takers without
+    /// tokens.
     #[inline]
     fn serve_for(&self, kind: Kind, queue: Queue, seen: State, wakes: &mut WakeList) {
         if kind == Kind::Take && !seen.allows_service() {
@@ -307,7 +317,7 @@ impl Combiner {
             queue.rescan();
         }
         self.compact(queue);
-        // Not the word from before: a watcher that has come since must not be told of a state that had passed by then.
+        // Not the word from before: a watcher that has come since must not be notified of a state that had passed by then.
         self.state.load_exact()
     }
 
@@ -325,14 +335,14 @@ impl Combiner {
                         Ok::<_, State>((next, (next, count)))
                     });
                     match granted {
-                        Ok((next, count)) => seen = self.hand_over(queue, heads, count, next, wakes),
+                        Ok((next, count)) => seen = self.grant_to_heads(queue, heads, count, next, wakes),
                         Err(actual) if actual.is_closed() => return actual,
                         Err(actual) => seen = actual,
                     }
                 }
                 Next::Wake => {
                     let is_woken = queue.next_to_wake().is_some_and(|waiter| waiter.notify(Phase::Woken, wakes));
-                    if is_woken && queue.claim(seen.available()) {
+                    if is_woken && queue.mark_woken(seen.available()) {
                         break;
                     }
                 }
@@ -342,9 +352,9 @@ impl Combiner {
         seen
     }
 
-    /// Gives so many heads the tokens that were taken for them. What was for those that have left goes back (**C5**).
+    /// Gives that many heads the tokens that were taken for them. What was for those that have left goes back (**C5**).
     #[inline]
-    fn hand_over(&self, queue: &mut Queue, heads: usize, taken: u32, seen: State, wakes: &mut WakeList) -> State {
+    fn grant_to_heads(&self, queue: &mut Queue, heads: usize, taken: u32, seen: State, wakes: &mut WakeList) -> State {
         let mut left = taken;
         for _ in 0..heads {
             let Some(head) = queue.pop_head() else { break };
@@ -353,7 +363,7 @@ impl Combiner {
             if head.notify(Phase::Granted(count), wakes) {
                 left -= count;
             } else {
-                queue.count_buried(Kind::Take);
+                queue.count_removed(Kind::Take);
             }
         }
         if left == 0 {
@@ -373,7 +383,7 @@ impl Combiner {
         }
         for watcher in queue.take_watchers(seen) {
             if !watcher.notify(Phase::Granted(0), wakes) {
-                queue.count_buried(watcher.kind);
+                queue.count_removed(watcher.kind);
             }
         }
     }
@@ -382,12 +392,12 @@ impl Combiner {
     fn close_waiters(queue: &mut Queue, wakes: &mut WakeList) {
         for waiter in queue.take_all() {
             if !waiter.notify(Phase::Closed, wakes) {
-                queue.count_buried(waiter.kind);
+                queue.count_removed(waiter.kind);
             }
         }
     }
 
-    /// Makes the flags tell of the queue, unless the word has changed in favour of a waiter (**C2**).
+    /// Makes the flags show the queue, unless the word has changed in favour of a waiter (**C2**).
     #[inline]
     fn settle(&self, queue: &Queue, seen: State) -> Result<(), State> {
         let summary = queue.summary();
@@ -397,6 +407,8 @@ impl Combiner {
         }
         self.state.update(|state| Ok((state.settle(seen, summary)?, ())))
     }
+
+    // Dead entries.
 
     /// A woken waiter has answered, or a waiter has left.
     fn note_answer(&self, queue: &mut Queue, waiter: &Arc<Waiter>) {

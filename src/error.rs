@@ -217,7 +217,8 @@ pub enum NotYet {
 #[cfg(feature = "std")]
 impl NotYet {
     /// Returns how long to wait, if that is known and waiting helps. An HTTP `Retry-After` is a whole number of seconds:
-    /// `as_secs() + 1` is never too early. (If the time cannot be represented, it is [`Duration::MAX`], to which nothing can be added.)
+    /// `as_secs() + 1` is never too early. (If the time cannot be represented, it is [`Duration::MAX`], to which nothing can be
+    /// added.)
     ///
     /// ```
     /// # use std::time::Duration;

@@ -28,8 +28,8 @@
 //! | [`close`], [`close_with`] | nothing | every waiter for tokens or room gets [`Closed`]; held tokens can still be returned |
 //!
 //! If a shrink leaves more tokens held than the capacity allows, the excess is the *deficit*. Returned tokens pay it off before any
-//! waiter gets one. So a shrink never revokes a token, and shrinking and growing again cancel out. [`snapshot`] shows all counters at
-//! one moment; [`idle`] waits until no token is outstanding, [`settled`] until no deficit is left.
+//! waiter gets one. So a shrink never revokes a token, and shrinking and growing again cancel out. [`snapshot`] shows all counters
+//! at one moment; [`idle`] waits until no token is outstanding, [`settled`] until no deficit is left.
 //!
 //! **The largest capacity is 2²⁸ − 1 on every target.** To limit bytes, count in KiB.
 //!
@@ -51,9 +51,9 @@
 //! A [`RateLimiter`] grants a number of tokens per unit of time, on any runtime and on threads. A taken token comes back by time
 //! alone, so there is nothing to return or to forget. Rate and burst can be changed while callers wait.
 //!
-//! A [`Refill`] is the clock of a rate limiter, without a timer or a lock, for `no_std` and for limits of other kinds: it adds tokens
-//! to a bucket at a fixed rate whenever it is passed the time. **Callers must [`forget`] each token.** A token that is merely
-//! dropped goes straight back and nothing is limited.
+//! A [`Refill`] is the clock of a rate limiter, without a timer or a lock, for `no_std` and for limits of other kinds: it adds
+//! tokens to a bucket at a fixed rate whenever it is passed the time. **Callers must [`forget`] each token.** A token that is
+//! merely dropped goes straight back and nothing is limited.
 //!
 //! # Tokio
 //!

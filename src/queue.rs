@@ -7,18 +7,18 @@
 //! regains its place when it becomes satisfiable.
 //!
 //! A waiter that leaves sets its phase. Its entry stays as a *dead* one until the queue comes across it, or is
-//! [compacted](WaitQueue::compact). While no other thread owns the queue, these are removed at once: a head that has got its tokens by itself, a deferred
-//! request, and a watcher.
+//! [compacted](WaitQueue::compact). While no other thread owns the queue, these are removed at once: a head that has got its tokens
+//! by itself, a deferred request, and a watcher.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::mem;
 
-use self::line::{Entry, Line};
+use self::arrivals::{Arrivals, Entry};
 use crate::state::{Kind, State, Summary};
 use crate::sync::loom_or;
 
-mod line;
+mod arrivals;
 
 /// After how many losses the head of the queue of a Barging bucket is due.
 pub(crate) const STARVING_AFTER: u32 = loom_or(2, 16);
@@ -63,8 +63,9 @@ pub(crate) enum Standing {
 /// What the owner must do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// Take this many tokens from the bucket for so many heads, and [remove](WaitQueue::pop_head) each. If the head is not due, only as
-    /// long as its request is above the capacity. If there are several heads, all are due, and each wants exactly its `up_to`.
+    /// Take this many tokens from the bucket for that many heads, and [remove](WaitQueue::pop_head) each. If the head is not due,
+    /// only as long as its request is above the capacity. If there are several heads, all are due, and each wants exactly its
+    /// `up_to`.
     Grant { heads: usize, min: u32, up_to: u32, is_due: bool },
     /// Wake the waiter [that is next](WaitQueue::next_to_wake).
     Wake,
@@ -75,29 +76,29 @@ pub(crate) enum Next {
 #[derive(Debug)]
 pub(crate) struct WaitQueue<W> {
     fifo: bool,
-    takers: Line<W>,
+    takers: Arrivals<W>,
     /// Requests that the capacity does not allow, by what they need, then by arrival.
     deferred: BTreeMap<(u32, u64), Entry<W>>,
-    releasers: Line<W>,
+    releasers: Arrivals<W>,
     /// Watchers by their arrival.
     idle: BTreeMap<u64, W>,
     settled: BTreeMap<u64, W>,
     tickets: u64,
-    /// Dead entries that were removed since [`take_buried`](Self::take_buried), takers and others.
-    buried: (usize, usize),
+    /// Dead entries that were removed since [`take_removed`](Self::take_removed), takers and others.
+    removed: (usize, usize),
 }
 
 impl<W: Waits> WaitQueue<W> {
     pub(crate) const fn new(fifo: bool) -> Self {
         Self {
             fifo,
-            takers: Line::new(),
+            takers: Arrivals::new(),
             deferred: BTreeMap::new(),
-            releasers: Line::new(),
+            releasers: Arrivals::new(),
             idle: BTreeMap::new(),
             settled: BTreeMap::new(),
             tickets: 0,
-            buried: (0, 0),
+            removed: (0, 0),
         }
     }
 
@@ -115,6 +116,8 @@ impl<W: Waits> WaitQueue<W> {
         }
     }
 
+    // Who is next.
+
     /// What to do for the takers of a bucket in this state.
     #[inline]
     pub(crate) fn next(&mut self, state: State) -> Next {
@@ -125,13 +128,19 @@ impl<W: Waits> WaitQueue<W> {
         }
     }
 
+    /// | the head's request             | the head is not due    | the head is due  |
+    /// |--------------------------------|------------------------|------------------|
+    /// | fits, and is above the capacity | grant                 | grant            |
+    /// | fits                           | wake the first sleeper | grant            |
+    /// | does not fit, but can be satisfied | wake the first sleeper | wait         |
+    /// | cannot be satisfied            | defer, and look again  | defer, and look again |
     fn find_next(&mut self, state: State) -> Next {
         let (available, satisfiable) = (state.available(), state.satisfiable());
         if self.has_restorable(satisfiable) {
             self.restore_deferred(satisfiable);
         }
         loop {
-            self.bury();
+            self.remove_dead();
             if available <= 0 {
                 // Nor is a request deferred then, for none behind it could be served.
                 return Next::Wait;
@@ -151,7 +160,7 @@ impl<W: Waits> WaitQueue<W> {
                 if entry.need() <= left {
                     return Next::Wake;
                 }
-                // Nothing is left over for those behind it, or they have to wait for it.
+                // No token is left unclaimed, or those behind this sleeper have to wait for it.
                 if left <= 0 || entry.need() <= satisfiable {
                     return Next::Wait;
                 }
@@ -194,7 +203,7 @@ impl<W: Waits> WaitQueue<W> {
 
     /// The waiter that [`Next::Wake`] means has been woken (its request is satisfiable). True if none can be woken after it.
     #[inline]
-    pub(crate) fn claim(&mut self, available: i64) -> bool {
+    pub(crate) fn mark_woken(&mut self, available: i64) -> bool {
         self.takers.claim_next(i64::MAX);
         self.takers.claimed >= available || self.takers.woken == self.takers.entries.len()
     }
@@ -223,15 +232,15 @@ impl<W: Waits> WaitQueue<W> {
 
     /// Removes what is dead in front of the head.
     #[inline]
-    fn bury(&mut self) {
+    fn remove_dead(&mut self) {
         if self.takers.has_dead_head() {
-            self.buried.0 += self.takers.bury();
+            self.removed.0 += self.takers.remove_dead();
         }
     }
 
     /// A newcomer took tokens ahead of the head.
     pub(crate) fn count_loss(&mut self) {
-        self.bury();
+        self.remove_dead();
         if let Some(head) = self.takers.entries.front_mut() {
             head.count_loss();
         }
@@ -240,7 +249,7 @@ impl<W: Waits> WaitQueue<W> {
     /// After how many more losses the head will be due.
     #[inline]
     pub(crate) fn losses_until_due(&mut self) -> u32 {
-        self.bury();
+        self.remove_dead();
         self.takers.entries.front().map_or(u32::MAX, |head| STARVING_AFTER - head.losses())
     }
 
@@ -248,12 +257,14 @@ impl<W: Waits> WaitQueue<W> {
         self.fifo || head.losses() >= STARVING_AFTER
     }
 
-    /// Sets the head aside, as the capacity does not allow its request.
+    // Deferred requests.
+
+    /// Defers the head, as the capacity does not allow its request.
     fn defer_head(&mut self) {
         self.deferred.extend(self.takers.pop_front().map(by_need));
     }
 
-    /// Sets the first sleeper aside, and those right behind it: all whose requests the capacity does not allow.
+    /// Defers the first sleeper, and those right behind it: all whose requests the capacity does not allow.
     fn defer_sleepers(&mut self, satisfiable: i64) {
         self.deferred.extend(self.takers.take_sleepers(|entry| entry.need() > satisfiable && lives(&entry.waiter)).map(by_need));
     }
@@ -261,7 +272,7 @@ impl<W: Waits> WaitQueue<W> {
     /// Gives satisfiable requests their places back.
     #[cold]
     fn restore_deferred(&mut self, satisfiable: i64) {
-        self.bury();
+        self.remove_dead();
         let (head, losses) = self.takers.entries.front().map_or((0, 0), |head| (head.waiter.ticket(), head.losses()));
         let mut restored = Vec::new();
         while self.has_restorable(satisfiable) {
@@ -289,9 +300,11 @@ impl<W: Waits> WaitQueue<W> {
         self.deferred.first_key_value().is_some_and(|((min, _), _)| i64::from(*min) <= satisfiable)
     }
 
+    // Releasers and watchers.
+
     /// The next releaser to wake, if there is room that no woken releaser claims.
     pub(crate) fn next_releaser(&mut self, room: u64) -> Option<&W> {
-        self.buried.1 += self.releasers.bury();
+        self.removed.1 += self.releasers.remove_dead();
         let (entry, left) = self.releasers.first_sleeper(i64::try_from(room).unwrap_or(i64::MAX), 1)?;
         (left > 0).then_some(&entry.waiter)
     }
@@ -303,10 +316,12 @@ impl<W: Waits> WaitQueue<W> {
         idle.into_values().chain(settled.into_values())
     }
 
+    // Entries that leave.
+
     /// Removes all takers and releasers, deferred requests first.
     pub(crate) fn take_all(&mut self) -> impl Iterator<Item = W> + use<W> {
-        let takers = mem::replace(&mut self.takers, Line::new()).entries;
-        let releasers = mem::replace(&mut self.releasers, Line::new()).entries;
+        let takers = mem::replace(&mut self.takers, Arrivals::new()).entries;
+        let releasers = mem::replace(&mut self.releasers, Arrivals::new()).entries;
         let deferred = mem::take(&mut self.deferred).into_values();
         deferred.chain(takers).chain(releasers).map(|entry| entry.waiter)
     }
@@ -316,7 +331,7 @@ impl<W: Waits> WaitQueue<W> {
         self.takers.unclaim(ticket);
     }
 
-    /// This waiter was woken and has answered, or has left. If it has left, and stands in no line, its entry is removed.
+    /// This waiter was woken and has answered, or has left. If it has left, and is in one of the maps, its entry is removed.
     pub(crate) fn note_answer(&mut self, waiter: &W) {
         let (kind, ticket) = (waiter.kind(), waiter.ticket());
         let is_removed = !lives(waiter)
@@ -327,7 +342,7 @@ impl<W: Waits> WaitQueue<W> {
                 Kind::Settled => self.settled.remove(&ticket).is_some(),
             };
         match kind {
-            _ if is_removed => self.count_buried(kind),
+            _ if is_removed => self.count_removed(kind),
             Kind::Take => self.takers.unclaim(ticket),
             Kind::Release => self.releasers.unclaim(ticket),
             Kind::Idle | Kind::Settled => {}
@@ -338,14 +353,14 @@ impl<W: Waits> WaitQueue<W> {
     pub(crate) fn rescan(&mut self) {
         self.takers.rescan();
         self.releasers.rescan();
-        if self.in_no_line() <= FEW {
-            self.bury_with(Self::compact_maps);
+        if self.in_maps() <= FEW {
+            self.count_removed_by(Self::compact_maps);
         }
     }
 
     /// Removes all dead entries.
     pub(crate) fn compact(&mut self) {
-        self.bury_with(|queue| {
+        self.count_removed_by(|queue| {
             queue.takers.retain(lives);
             queue.releasers.retain(lives);
             queue.compact_maps();
@@ -360,26 +375,28 @@ impl<W: Waits> WaitQueue<W> {
     }
 
     /// Counts the entries that this removes.
-    fn bury_with(&mut self, remove: impl FnOnce(&mut Self)) {
+    fn count_removed_by(&mut self, remove: impl FnOnce(&mut Self)) {
         let before = (self.takers(), self.others());
         remove(self);
-        self.buried.0 += before.0 - self.takers();
-        self.buried.1 += before.1 - self.others();
+        self.removed.0 += before.0 - self.takers();
+        self.removed.1 += before.1 - self.others();
     }
 
     /// A waiter that was removed turned out to be dead.
-    pub(crate) fn count_buried(&mut self, kind: Kind) {
+    pub(crate) fn count_removed(&mut self, kind: Kind) {
         match kind {
-            Kind::Take => self.buried.0 += 1,
-            Kind::Release | Kind::Idle | Kind::Settled => self.buried.1 += 1,
+            Kind::Take => self.removed.0 += 1,
+            Kind::Release | Kind::Idle | Kind::Settled => self.removed.1 += 1,
         }
     }
 
     /// How many dead entries of takers and of others were removed since the last call, if any.
     #[inline]
-    pub(crate) fn take_buried(&mut self) -> Option<(usize, usize)> {
-        if self.buried == (0, 0) { None } else { Some(mem::take(&mut self.buried)) }
+    pub(crate) fn take_removed(&mut self) -> Option<(usize, usize)> {
+        if self.removed == (0, 0) { None } else { Some(mem::take(&mut self.removed)) }
     }
+
+    // Counts and flags.
 
     /// Entries of takers, dead ones included.
     #[inline]
@@ -395,7 +412,7 @@ impl<W: Waits> WaitQueue<W> {
 
     /// Deferred requests and watchers, dead ones included.
     #[inline]
-    fn in_no_line(&self) -> usize {
+    fn in_maps(&self) -> usize {
         self.deferred.len() + self.idle.len() + self.settled.len()
     }
 
@@ -406,7 +423,7 @@ impl<W: Waits> WaitQueue<W> {
             .with(Summary::HAS_WAITERS, head.is_some())
             .with(Summary::NO_BARGING, head.is_some_and(|head| self.is_due(head)))
             .with(Summary::HAS_RELEASERS, !self.releasers.entries.is_empty())
-            .with(Summary::HAS_DEFERRED, self.in_no_line() > 0)
+            .with(Summary::HAS_DEFERRED, self.in_maps() > 0)
     }
 }
 

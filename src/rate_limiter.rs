@@ -68,11 +68,11 @@ pub use wait::RateTake;
 /// the queue, the *leader*, sleeps until its tokens are due, with the timer of its own runtime. When it is granted its tokens or is
 /// dropped, the next waiter takes over. Nothing runs while the queue is empty.
 ///
-/// Every poll of a waiter, and every call on the limiter but `rate`, `burst` and `is_closed`, first grants what is due, in order. A leader that is late loses nothing
-/// that the burst has room for.
+/// Every poll of a waiter, and every call on the limiter but `rate`, `burst` and `is_closed`, first grants what is due, in order. A
+/// leader that is late loses nothing that the burst has room for.
 ///
-/// A timer is rarely exact: tokio's is up to 2 ms late. To make full use of the rate, let the burst be at least the largest request plus what
-/// becomes due in that time.
+/// A timer is rarely exact: tokio's is up to 2 ms late. To make full use of the rate, let the burst be at least the largest request
+/// plus what becomes due in that time.
 ///
 /// **Poll or drop what you started.** A leader that is kept without being polled is granted its tokens by the next call of another
 /// task or thread on the limiter. Until then, the waiters behind it sleep.
@@ -103,8 +103,9 @@ pub use wait::RateTake;
 ///
 /// No argument causes a panic. If a [`Waker`](core::task::Waker) panics in a call that wakes it, the other waiters are still woken,
 /// and the panic continues in that call; tokens that the call had taken come back by time. The limiter stays usable. Wakers and
-/// `sleep` functions run without a lock held, and may call the limiter. (If two wakers panic in one call, the process aborts, as after any second panic during
-/// unwinding. If a waker drops its own pending future, the grants recurse; many thousands of such waiters can overflow the stack.)
+/// `sleep` functions run without a lock held, and may call the limiter. (If two wakers panic in one call, the process aborts, as
+/// after any second panic during unwinding. If a waker drops its own pending future, the grants recurse; many thousands of such
+/// waiters can overflow the stack.)
 pub struct RateLimiter {
     origin: Instant,
     schedule: Mutex<Schedule>,
@@ -203,7 +204,8 @@ impl RateLimiter {
     /// # Cancel safety
     ///
     /// Dropping the future gives up its place in the queue, and tokens that it has just been granted go to the next waiters.
-    /// (Unless the limiter would have been full since without this grant: then they come back by time alone.) So use the runtime's own timeout:
+    /// (Unless the limiter would have been full since without this grant: then they come back by time alone.) So use the runtime's
+    /// own timeout:
     ///
     /// ```
     /// # use std::time::Duration;
@@ -241,8 +243,8 @@ impl RateLimiter {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
-    /// A method of the limiter: a future would need a `sleep`, and a thread needs none. **Do not call this from an async task**: it would block the
-    /// executor.
+    /// A method of the limiter: a future would need a `sleep`, and a thread needs none. **Do not call this from an async task**: it
+    /// would block the executor.
     ///
     /// # Errors
     ///
@@ -399,8 +401,8 @@ impl RateLimiter {
         self.with(self.now(), |schedule, _| schedule.waiting())
     }
 
-    /// Closes the limiter for good: from now on nothing is granted, and every waiter is woken and gets [`Closed`]. A waiter that was granted its tokens
-    /// before, and was not polled yet, still gets them.
+    /// Closes the limiter for good: from now on nothing is granted, and every waiter is woken and gets [`Closed`]. A waiter that
+    /// was granted its tokens before, and was not polled yet, still gets them.
     ///
     /// ```
     /// # use std::time::Duration;

@@ -394,8 +394,8 @@ impl Refill {
     /// # Ok::<(), token_bucket::RateError>(())
     /// ```
     ///
-    /// `None` if the rate is 0, before the first `tick_now` or `set_rate_now`, or if the instant cannot be represented. The instant is in the past if
-    /// the token has become due since the last tick.
+    /// `None` if the rate is 0, before the first `tick_now` or `set_rate_now`, or if the instant cannot be represented. The instant
+    /// is in the past if the token has become due since the last tick.
     #[must_use]
     pub fn next_at(&self) -> Option<Instant> {
         self.origin?.checked_add(self.due_at(1)?)

@@ -12,8 +12,8 @@
 //!       signed
 //! ```
 //!
-//! `available` is the most significant field and signed, so one comparison with the word tells whether `n` tokens are available, and one
-//! addition to it changes their number.
+//! `available` is the most significant field and signed, so one comparison with the word tells whether `n` tokens are available,
+//! and one addition to it changes their number.
 //!
 //! | flag          | meaning                                                            | set by                     | cleared by |
 //! |---------------|--------------------------------------------------------------------|----------------------------|------------|
@@ -33,7 +33,8 @@
 //! * **S2** A transition that refuses has no new state: the word stays as it is, bit for bit.
 //! * **S3** CLOSED is never cleared, and only returned tokens change the numbers of a closed bucket.
 //! * **S4** No transition of a caller or waiter clears HAS_WAITERS, NO_BARGING, HAS_RELEASERS, HAS_DEFERRED or RECHECK.
-//! * **S5** If a change allows a queued waiter to proceed, [`State::concerns_waiters`] says so, given the flags that summarise the queue.
+//! * **S5** If a change allows a queued waiter to proceed, [`State::concerns_waiters`] says so, given the flags that summarise
+//!   the queue.
 
 #![allow(
     clippy::cast_possible_truncation,
@@ -241,7 +242,8 @@ impl State {
     /// Whether `n` returned tokens may go straight to the head of the queue: the word would first add them and then subtract them.
     ///
     /// Not with a deficit, which is paid first; nor with tokens in the bucket, which go first; nor if the return itself
-    /// makes a deferred request satisfiable; nor if the head takes its tokens for itself; nor if the bucket is closed, or the owner has to recheck.
+    /// makes a deferred request satisfiable; nor if the head takes its tokens for itself; nor if the bucket is closed, or the owner
+    /// has to recheck.
     #[inline]
     pub(crate) const fn allows_hand_off(self, n: usize) -> bool {
         self.0 >> AVAILABLE_SHIFT == 0
@@ -269,7 +271,8 @@ impl State {
         if self.has(CLOSED | NO_BARGING) || !self.has_available(n) || self.take_may_unblock() { None } else { Some(self.taken(n)) }
     }
 
-    /// Whether a take may let a waiter proceed: a releaser, or a taker that is held up by a request which only surplus tokens can serve.
+    /// Whether a take may let a waiter proceed: a releaser, or a taker that is held up by a request which only surplus tokens can
+    /// serve.
     #[inline]
     const fn take_may_unblock(self) -> bool {
         self.has(HAS_RELEASERS) || self.has(HAS_WAITERS) && self.has_surplus()
@@ -400,7 +403,8 @@ impl State {
         self.retry(min, up_to).ok().filter(|_| !self.take_may_unblock())
     }
 
-    /// As [`take`](Self::take), for a waiter that was woken: it bypasses none, unless it takes more than `min`, which is what it claims.
+    /// As [`take`](Self::take), for a waiter that was woken: it bypasses none, unless it takes more than `min`, which is what it
+    /// claims.
     #[inline]
     pub(crate) fn retry(self, min: u32, up_to: u32) -> Result<(Self, u32), Refused> {
         let n = self.allowed(min, up_to)?;
@@ -412,13 +416,14 @@ impl State {
         Self(self.0 | RECHECK)
     }
 
-    /// `→ RECHECK`, and the flags of `summary`, which make callers look for these waiters: they are in the inbox, or in a queue that
-    /// its owner leaves before it has settled.
+    /// `→ RECHECK`, and the flags of `summary`, which make callers look for these waiters: they are in the inbox, or in a queue
+    /// that its owner leaves before it has settled.
     pub(crate) const fn request_recheck_of(self, summary: Summary) -> Self {
         Self(self.0 | summary.0 | RECHECK)
     }
 
-    /// `→ RECHECK`, and `→ NO_BARGING` if takers may wait: no newcomer takes the tokens that have just come before the owner has looked.
+    /// `→ RECHECK`, and `→ NO_BARGING` if takers may wait: no newcomer takes the tokens that have just come before the owner has
+    /// looked.
     pub(crate) const fn recheck_exclusively(self) -> Self {
         let shut = if self.has(HAS_WAITERS | HAS_DEFERRED) { NO_BARGING } else { 0 };
         Self(self.0 | RECHECK | shut)
@@ -439,9 +444,10 @@ impl State {
     /// What the owner changes to `next`.
     ///
     /// * If that brings no token and leaves the capacity: no more than that.
-    /// * If there may be waiters in the inbox: no newcomer takes the tokens before these are in the queue, and the loss is counted then.
-    /// * Else `BYPASSED →`, which the owner counts as a loss, and `→ NO_BARGING` if the head is starving, or if deferred requests may regain
-    ///   their places or watchers may be notified.
+    /// * If there may be waiters in the inbox: no newcomer takes the tokens before these are in the queue, and the loss is
+    ///   counted then.
+    /// * Else `BYPASSED →`, which the owner counts as a loss, and `→ NO_BARGING` if the head is starving, or if deferred requests
+    ///   may regain their places or watchers may be notified.
     pub(crate) const fn owners_change(self, next: Self, is_starving: bool) -> Self {
         if next.available() <= self.available() && next.capacity() == self.capacity() {
             return next;

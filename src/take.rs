@@ -31,14 +31,16 @@ use crate::{TakeError, TokenBucket};
 /// # }).unwrap();
 /// ```
 ///
-/// Await it, or block a thread with [`wait`](Self::wait). Generic over the [`Handle`] by which it holds the bucket, like its output, the
+/// Await it, or block a thread with [`wait`](Self::wait). Generic over the [`Handle`] by which it holds the bucket, like its
+/// output, the
 /// [`TokenGuard`].
 ///
 /// # Fairness
 ///
 /// The request takes its place in the queue when it is first polled (or first blocks), see [`Fairness`](crate::Fairness).
 /// It holds tokens from the moment they are granted, even if it is not polled then: **a future that is kept but
-/// no longer polled keeps them from others.** Drop it instead. A future that was granted its tokens gets them even if the bucket is closed before it is polled.
+/// no longer polled keeps them from others.** Drop it instead. A future that was granted its tokens gets them even if the bucket is
+/// closed before it is polled.
 ///
 /// # Errors
 ///
@@ -144,8 +146,8 @@ impl<H: Handle> TakeFuture<H> {
 
     /// Makes the guard or the error of the output.
     ///
-    /// They take three words. If a function that is called returned them, the caller would copy what was just written in memory, which stalls the processor. Hence
-    /// this and `poll` are always inlined, and what they call returns numbers.
+    /// They take three words. If a function that is called returned them, the caller would copy what was just written in memory,
+    /// which stalls the processor. Hence this and `poll` are always inlined, and what they call returns numbers.
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "see above")]
     fn complete(&mut self, polled: Poll<Result<u32, Refused>>) -> Poll<Result<TokenGuard<H>, TakeError>> {
@@ -199,7 +201,7 @@ impl<H: Handle> TakeFuture<H> {
     fn poll_slow(&mut self, cx: &mut Context<'_>, seen: Option<State>) -> Poll<Result<u32, Refused>> {
         match (&self.stage, &self.handle) {
             (Stage::Fresh, _) if seen.is_some_and(|seen| seen.lacks(self.request.min)) => self.poll_queued(cx),
-            // Closed, or there may be tokens. A waiter that is served while it joins the queue would wake itself in vain.
+            // Closed, or there may be tokens. A waiter that is served while it joins the queue would wake itself without need.
             (Stage::Fresh, Some(handle)) => match self.request.try_take(handle.to_bucket().combiner()) {
                 Err(Refused::NotNow) => self.poll_queued(cx),
                 taken => Poll::Ready(taken),
@@ -347,8 +349,8 @@ mod blocking {
             }
         }
 
-        /// Blocks this thread until the tokens are granted, but no longer than `timeout`. A timeout too large to represent is treated as
-        /// infinite.
+        /// Blocks this thread until the tokens are granted, but no longer than `timeout`. A timeout too large to represent is
+        /// treated as infinite.
         ///
         /// ```
         /// # use std::time::Duration;

@@ -92,8 +92,8 @@ impl Waiter {
         drop(self.waker.swap(Some(waker)));
     }
 
-    /// As [`set_waker`](Self::set_waker), for a waiter that was woken: its old waker is gone, or is about to be. (If the owner takes this one
-    /// instead, that is a wake-up in vain, and this waiter is polled once more.)
+    /// As [`set_waker`](Self::set_waker), for a waiter that was woken: its old waker is gone, or is about to be. (If the owner
+    /// takes this one instead, that is one wake-up too many, and this waiter is polled once more.)
     pub(crate) fn restore_waker(&self, waker: &Waker) {
         drop(self.waker.swap(Some(waker.clone())));
     }
@@ -142,7 +142,8 @@ impl Waits for Arc<Waiter> {
 
 /// What a waiting future holds: its waiter, and its listener if it went through the inbox.
 ///
-/// It must be given up through the combiner and never just dropped, because a listener that is dropped after it was notified notifies another one.
+/// It must be given up through the combiner and never just dropped, because a listener that is dropped after it was notified
+/// notifies another one.
 pub(crate) struct Registration {
     pub(crate) waiter: Arc<Waiter>,
     pub(crate) listener: Option<EventListener>,

@@ -5,8 +5,8 @@ use crate::Closed;
 
 /// # Closing
 impl TokenBucket {
-    /// Closes the bucket for good: no take, release or resize succeeds afterwards, and every waiter for tokens or room is woken with an error
-    /// ([`Closed`](crate::Closed)). Held tokens can still be returned, and are counted.
+    /// Closes the bucket for good: no take, release or resize succeeds afterwards, and every waiter for tokens or room is woken
+    /// with an error ([`Closed`](crate::Closed)). Held tokens can still be returned, and are counted.
     ///
     /// ```
     /// # use token_bucket::{TokenBucket, TryTakeError};

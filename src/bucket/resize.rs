@@ -102,7 +102,8 @@ impl TokenBucket {
     ///
     /// # Errors
     ///
-    /// [`SetCapacityError::OutOfRange`] if the capacity, the deficit and `n` together are above [`max_capacity`](Self::max_capacity), and
+    /// [`SetCapacityError::OutOfRange`] if the capacity, the deficit and `n` together are above
+    /// [`max_capacity`](Self::max_capacity), and
     /// [`SetCapacityError::Closed`]; the bucket is unchanged then.
     pub fn grow_and_take(&self, n: usize) -> Result<Token<'_>, SetCapacityError> {
         self.grow_by(n).map(|()| Token::new(self, n))

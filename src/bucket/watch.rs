@@ -6,7 +6,7 @@ use crate::{Idle, Settled};
 
 /// # Watching
 impl TokenBucket {
-    /// Returns how many tokens the bucket is meant to have, in it and out of it.
+    /// Returns the configured total: available tokens plus held ones.
     ///
     /// ```
     /// # use token_bucket::TokenBucket;

@@ -110,7 +110,8 @@ impl Combiner {
         self.update_quietly(&mut transition).unwrap_or_else(|| self.update_and_serve(&mut WakeList::new(), transition))
     }
 
-    /// As [`update_and_wake`](Self::update_and_wake), and the caller wakes the waiters when it is done with what must not be interrupted by a panic.
+    /// As [`update_and_wake`](Self::update_and_wake), and the caller wakes the waiters when it is done with what must not be
+    /// interrupted by a panic.
     pub(super) fn update<R, E>(
         &self,
         wakes: &mut WakeList,
@@ -157,7 +158,8 @@ impl Combiner {
     ) -> Result<R, E> {
         let changed = self.state.update(|state| {
             let (next, result) = transition(state)?;
-            // BYPASSED is about to be counted as one loss more: is that the last one? Computed for each try, as the head may have left meanwhile.
+            // BYPASSED is about to be counted as one loss more: is that the last one? Computed for each try, as the head may have
+            // left meanwhile.
             let is_starving = queue.losses_until_due() <= u32::from(state.is_bypassed());
             let next = state.owners_change(next, is_starving);
             Ok((next, (state.is_bypassed() && !next.is_bypassed(), next, result)))
@@ -197,7 +199,7 @@ impl Combiner {
             if head.notify(Phase::Granted(count), wakes) {
                 return Some(seen);
             }
-            queue.count_buried(Kind::Take);
+            queue.count_removed(Kind::Take);
             // The bucket may have been shrunk or closed before this waiter left. A change, as it sees the newest word.
             seen = self.state.change(|state| (state, state));
         }

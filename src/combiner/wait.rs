@@ -38,7 +38,8 @@ impl Combiner {
         }
     }
 
-    /// Whether the waiter may proceed, and with how many tokens. If not, `waker` is woken when it may; `registered` tells that this is known.
+    /// Whether the waiter may proceed, and with how many tokens. If not, `waker` is woken when it may; `registered`: the waiter has
+    /// this waker.
     ///
     /// The caller wakes `wakes` when it has noted the result.
     #[cold]
@@ -49,7 +50,8 @@ impl Combiner {
         mut registered: bool,
         wakes: &mut WakeList,
     ) -> Poll<Result<u32, Refused>> {
-        // Whether this call has put a waker that an owner may have come too early to take. Then this thread drops it, as an owner must not.
+        // Whether this call has put the waker there: an owner may have come too early to take it. Then this thread drops it, as an
+        // owner must not.
         let mut replaced = false;
         loop {
             let phase = waiter.phase.load();
@@ -57,9 +59,9 @@ impl Combiner {
                 if registered {
                     return Poll::Pending;
                 }
-                // Then the phase once more: see `set_waker`.
                 waiter.set_waker(waker);
                 (registered, replaced) = (true, true);
+                // The phase once more, as `set_waker` requires.
                 continue;
             }
             if replaced {
@@ -110,7 +112,8 @@ impl Combiner {
     /// A waiter that has got what it waited for by itself leaves the queue, and those behind it are served.
     pub(super) fn leave_served(&self, waiter: &Arc<Waiter>, wakes: &mut WakeList) {
         let mut owned = self.own();
-        // An owner that grants or closes removes the entry. If it is still there, the waiter has got nothing twice, and its phase is not looked at again.
+        // An owner that grants or closes removes the entry. If it is still there, the waiter has got nothing twice, and its phase
+        // is not looked at again.
         let is_removed = owned.as_mut().is_some_and(|queue| queue.remove_head_if(|head| Arc::ptr_eq(head, waiter)));
         if !is_removed {
             if let Phase::Granted(twice) = self.leave_entry(waiter) {
@@ -172,18 +175,19 @@ impl Combiner {
         }
     }
 
-    /// A waiter that was woken has found its tokens taken, and sleeps again. Mostly that leaves nothing to do but to let the next owner know (**C8**).
+    /// A waiter that was woken has found its tokens taken, and sleeps again. Mostly that leaves nothing to do but to let the next
+    /// owner know (**C8**).
     fn sleep_again(&self, waiter: &Arc<Waiter>, wakes: &mut WakeList) {
-        let is_told = waiter.kind == Kind::Take && self.answer.put(waiter.ticket.get());
-        if !is_told || self.needs_service() {
+        let is_noted = waiter.kind == Kind::Take && self.answer.put(waiter.ticket.get());
+        if !is_noted || self.needs_service() {
             self.request_service(waiter, wakes);
         }
     }
 
     /// Whether an owner may have something to do now that a waiter has changed its phase.
     fn needs_service(&self) -> bool {
-        // A change even if it leaves an equal word: an owner that looked at the phase before has looked at the word before, so this sees
-        // what that owner served.
+        // A change even if it leaves an equal word: an owner that looked at the phase before has looked at the word before, so this
+        // sees what that owner served.
         self.state.change(|state| (state, state.needs_service()))
     }
 

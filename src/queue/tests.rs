@@ -10,7 +10,7 @@ use std::vec;
 use std::vec::Vec;
 
 use self::model::{Model, Taker};
-use super::line::SPARE;
+use super::arrivals::SPARE;
 use super::*;
 
 mod barging;
@@ -88,7 +88,7 @@ struct Bucket {
     looks: Rc<Cell<usize>>,
     /// Entries of takers that were removed while they were alive, and those that were removed dead.
     served: usize,
-    buried: usize,
+    removed: usize,
 }
 
 fn state(available: i64, capacity: u32) -> State {
@@ -106,7 +106,7 @@ impl Bucket {
             model: Model { fifo, takers: Vec::new() },
             looks: Rc::default(),
             served: 0,
-            buried: 0,
+            removed: 0,
         }
     }
 
@@ -164,7 +164,7 @@ impl Bucket {
                 self.settle();
                 return Some(vec![event]);
             }
-            self.queue.count_buried(Kind::Take);
+            self.queue.count_removed(Kind::Take);
         }
         None
     }
@@ -220,14 +220,14 @@ impl Bucket {
                         if head.lives() {
                             events.push(self.grant(&head, count));
                         } else {
-                            self.buried += 1;
+                            self.removed += 1;
                             self.state = self.state.give(count as usize, MAX).0;
                         }
                     }
                 }
                 Next::Wake => {
                     events.push(wake(self.queue.next_to_wake().expect("a sleeping waiter")));
-                    if self.queue.claim(self.state.available()) {
+                    if self.queue.mark_woken(self.state.available()) {
                         // What the combiner relies on: there is nothing more to do.
                         assert_eq!(self.queue.next(self.state), Next::Wait);
                         break;
@@ -250,7 +250,7 @@ impl Bucket {
 
     fn settle(&mut self) {
         self.state = self.state.settle(self.state, self.queue.summary()).expect("it is as it was seen");
-        self.buried += self.queue.take_buried().map_or(0, |(takers, _)| takers);
+        self.removed += self.queue.take_removed().map_or(0, |(takers, _)| takers);
         self.check();
     }
 
@@ -291,7 +291,7 @@ impl Bucket {
     }
 
     /// The names of takers that are queued and not deferred.
-    fn line(&self) -> Vec<usize> {
+    fn order(&self) -> Vec<usize> {
         self.queue.takers.entries.iter().map(|entry| entry.waiter.id).collect()
     }
 
@@ -302,37 +302,37 @@ impl Bucket {
 
     /// What holds at any time.
     fn check(&self) {
-        let Line { entries, woken, claimed, .. } = &self.queue.takers;
-        assert!(entries.iter().is_sorted_by(|a, b| a.waiter.ticket() < b.waiter.ticket()), "arrival order: {:?}", self.line());
-        assert!(entries.iter().is_sorted_by_key(|entry| entry.waiter.id), "arrival order: {:?}", self.line());
+        let Arrivals { entries, woken, claimed, .. } = &self.queue.takers;
+        assert!(entries.iter().is_sorted_by(|a, b| a.waiter.ticket() < b.waiter.ticket()), "arrival order: {:?}", self.order());
+        assert!(entries.iter().is_sorted_by_key(|entry| entry.waiter.id), "arrival order: {:?}", self.order());
         let claims = entries.iter().filter(|entry| entry.claims());
         assert!(*woken <= entries.len());
         assert_eq!(*claimed, claims.map(Entry::need).sum::<i64>());
         assert!(entries.iter().skip(*woken).all(|entry| !entry.claims()), "none claims from those before it");
         assert!(self.queue.deferred.iter().all(|(key, entry)| *key == (entry.waiter.min, entry.waiter.ticket())));
         let pushed = self.waiters.iter().filter(|waiter| waiter.kind == Kind::Take).count();
-        assert_eq!(self.queue.takers(), pushed - self.served - self.buried, "each entry is removed once");
+        assert_eq!(self.queue.takers(), pushed - self.served - self.removed, "each entry is removed once");
     }
 
     /// What holds after the queue was served.
     fn check_served(&self) {
         let satisfiable = self.state.satisfiable();
         assert!(self.queue.deferred.values().all(|entry| entry.need() > satisfiable), "no request is deferred without need");
-        let line = &self.queue.takers;
-        assert!(line.entries.front().is_none_or(|head| head.waiter.lives()));
+        let takers = &self.queue.takers;
+        assert!(takers.entries.front().is_none_or(|head| head.waiter.lives()));
         // Without a token, none behind it could be served.
         let is_satisfiable = |head: &Entry<_>| head.need() <= satisfiable;
-        assert!(self.state.available() <= 0 || line.entries.front().is_none_or(is_satisfiable));
+        assert!(self.state.available() <= 0 || takers.entries.front().is_none_or(is_satisfiable));
         // Only what has been looked at can claim, and none of these sleeps.
-        assert!(line.entries.iter().take(line.woken).all(|entry| entry.waiter.standing.get() != Standing::Waiting));
+        assert!(takers.entries.iter().take(takers.woken).all(|entry| entry.waiter.standing.get() != Standing::Waiting));
         let claims = |entry: &Entry<Rc<Waiter>>| entry.waiter.lives() && entry.need() <= satisfiable;
-        let mut woken = line.entries.iter().take(line.woken);
-        assert!(!line.claims_hold_for.contains(&satisfiable) || woken.all(|entry| entry.claims() == claims(entry)));
+        let mut woken = takers.entries.iter().take(takers.woken);
+        assert!(!takers.claims_hold_for.contains(&satisfiable) || woken.all(|entry| entry.claims() == claims(entry)));
         // Work conservation: the first sleeping waiter that the capacity allows cannot have what the waiters before it leave over.
-        let before = line.entries.iter().take_while(|entry| entry.waiter.standing.get() != Standing::Waiting);
+        let before = takers.entries.iter().take_while(|entry| entry.waiter.standing.get() != Standing::Waiting);
         let claimed: i64 = before.filter(|entry| claims(entry)).map(Entry::need).sum();
         let left = self.state.available() - claimed;
-        let sleeper = line.entries.iter().find(|entry| entry.waiter.standing.get() == Standing::Waiting);
+        let sleeper = takers.entries.iter().find(|entry| entry.waiter.standing.get() == Standing::Waiting);
         assert!(sleeper.is_none_or(|sleeper| sleeper.need() > left), "{:?} could proceed", sleeper.map(|entry| entry.waiter.id));
         let (dead, live) = (Summary::default(), self.queue.summary());
         assert!(live != dead || self.model.takers.is_empty());

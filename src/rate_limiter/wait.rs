@@ -20,12 +20,12 @@ use crate::{LimitError, WaitError};
 const MAX_SLEEP: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A request and its limiter. Dropping it cancels the request.
-pub(super) struct Place<'a> {
+pub(super) struct Attempt<'a> {
     limiter: &'a RateLimiter,
     pub(super) request: Request,
 }
 
-impl<'a> Place<'a> {
+impl<'a> Attempt<'a> {
     pub(super) fn new(limiter: &'a RateLimiter, n: usize) -> Self {
         Self { limiter, request: Request::new(n) }
     }
@@ -37,7 +37,7 @@ impl<'a> Place<'a> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Attempt<'_> {
     #[inline]
     fn drop(&mut self) {
         if let Stage::Waiting(_) = self.request.stage {
@@ -73,7 +73,7 @@ impl Drop for Place<'_> {
 /// See [`RateLimiter::take`].
 #[must_use = "futures do nothing unless polled or awaited"]
 pub struct RateTake<'a, S, F> {
-    place: Place<'a>,
+    attempt: Attempt<'a>,
     sleep: S,
     timer: Option<Timer<F>>,
 }
@@ -86,7 +86,7 @@ struct Timer<F> {
 
 impl<'a, S, F> RateTake<'a, S, F> {
     pub(super) fn new(limiter: &'a RateLimiter, n: usize, sleep: S) -> Self {
-        Self { place: Place::new(limiter, n), sleep, timer: None }
+        Self { attempt: Attempt::new(limiter, n), sleep, timer: None }
     }
 }
 
@@ -104,11 +104,11 @@ where
     #[track_caller]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let limiter = this.place.limiter;
+        let limiter = this.attempt.limiter;
         let budget = ready!(coop::poll_proceed(cx));
-        let polled = match this.place.request.stage {
-            Stage::New if limiter.take_now(this.place.request.need) => {
-                this.place.request.stage = Stage::Done;
+        let polled = match this.attempt.request.stage {
+            Stage::New if limiter.take_now(this.attempt.request.need) => {
+                this.attempt.request.stage = Stage::Done;
                 Poll::Ready(Ok(()))
             }
             Stage::New | Stage::Waiting(_) => this.poll_waiting(cx),
@@ -127,7 +127,7 @@ where
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LimitError>> {
         // A sleep that ended early is followed by another one. If that one ends at once, too, other tasks get a turn first.
         for _ in 0..2 {
-            let alarm = match self.place.poll(self.place.limiter.now(), cx.waker()) {
+            let alarm = match self.attempt.poll(self.attempt.limiter.now(), cx.waker()) {
                 Turn::Pending(Some(alarm)) => alarm,
                 Turn::Pending(None) => {
                     self.timer = None;
@@ -151,7 +151,7 @@ where
     fn set_timer(&mut self, alarm: Duration) -> &mut Pin<Box<F>> {
         let timer = self.timer.take().filter(|timer| timer.alarm == alarm);
         let timer = timer.unwrap_or_else(|| {
-            let wait = alarm.saturating_sub(self.place.limiter.now()).min(MAX_SLEEP);
+            let wait = alarm.saturating_sub(self.attempt.limiter.now()).min(MAX_SLEEP);
             Timer { alarm, sleep: Box::pin((self.sleep)(wait)) }
         });
         &mut self.timer.insert(timer).sleep
@@ -164,13 +164,13 @@ where
     F: Future,
 {
     fn is_terminated(&self) -> bool {
-        matches!(self.place.request.stage, Stage::Done)
+        matches!(self.attempt.request.stage, Stage::Done)
     }
 }
 
 impl<S, F> fmt::Debug for RateTake<'_, S, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Request { need, stage } = &self.place.request;
+        let Request { need, stage } = &self.attempt.request;
         let stage = match stage {
             Stage::New => "new",
             Stage::Waiting(_) => "waiting",
@@ -195,9 +195,9 @@ impl RateLimiter {
         }
         let parker = Arc::new(Parker::new());
         let waker = Waker::from(Arc::clone(&parker));
-        let mut place = Place::new(self, n);
+        let mut attempt = Attempt::new(self, n);
         loop {
-            let alarm = match place.poll(self.now(), &waker) {
+            let alarm = match attempt.poll(self.now(), &waker) {
                 Turn::Pending(alarm) => alarm.and_then(|due| self.origin.checked_add(due)),
                 Turn::Done(result) => return Some(result),
             };

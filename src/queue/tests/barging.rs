@@ -7,11 +7,11 @@ fn a_taker_is_woken_and_keeps_its_place_until_it_has_answered() {
     let mut bucket = Bucket::barging(0, 8);
     let [a, b] = bucket.queue_all([2, 1]);
     assert_eq!(bucket.give(2), [Woken(a)]);
-    assert_eq!((bucket.line(), bucket.give(1)), (vec![a, b], vec![Woken(b)]));
+    assert_eq!((bucket.order(), bucket.give(1)), (vec![a, b], vec![Woken(b)]));
     assert_eq!(bucket.give(1), []);
     assert_eq!(bucket.poll(b), (true, vec![]));
     assert_eq!(bucket.poll(a), (true, vec![]));
-    assert_eq!((bucket.line(), bucket.state.available()), (vec![], 1));
+    assert_eq!((bucket.order(), bucket.state.available()), (vec![], 1));
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn what_a_newcomer_took_counts_for_the_next_head_once_the_first_has_its_tokens()
     assert!(bucket.bypass(1));
     assert_eq!((bucket.poll(a), bucket.state.is_bypassed()), ((true, vec![]), true));
     assert_eq!((bucket.give(1), bucket.state.is_bypassed()), (vec![], false));
-    assert_eq!((bucket.line(), bucket.queue.takers.entries[0].losses()), (vec![b], 1));
+    assert_eq!((bucket.order(), bucket.queue.takers.entries[0].losses()), (vec![b], 1));
     // A loss is forgotten when no taker is left.
     assert!(bucket.bypass(1) && bucket.state.is_bypassed());
     assert_eq!((bucket.poll(b), bucket.state.is_bypassed()), ((true, vec![]), false));
@@ -123,7 +123,7 @@ fn only_the_head_loses() {
     assert_eq!(bucket.leave(a), []);
     // What was lost by the one that left is not the heir's.
     lose(&mut bucket, 15);
-    assert_eq!((bucket.line(), bucket.model.takers[0].losses), (vec![b], 15));
+    assert_eq!((bucket.order(), bucket.model.takers[0].losses), (vec![b], 15));
     assert_eq!(bucket.queue.losses_until_due(), 1);
 }
 
@@ -135,9 +135,9 @@ fn a_dead_entry_in_front_does_not_hide_a_starving_head() {
     assert!(bucket.bypass(1));
     let [b] = bucket.queue_all([1]);
     lose(&mut bucket, 15);
-    assert_eq!((bucket.set_capacity(8), bucket.line()), (vec![], vec![a, b]));
+    assert_eq!((bucket.set_capacity(8), bucket.order()), (vec![], vec![a, b]));
     assert!(bucket.bypass(4));
-    assert_eq!((bucket.leave(a), bucket.line()), (vec![], vec![a, b]));
+    assert_eq!((bucket.leave(a), bucket.order()), (vec![], vec![a, b]));
     assert_eq!(bucket.queue.losses_until_due(), 1);
 }
 
@@ -145,7 +145,7 @@ fn a_dead_entry_in_front_does_not_hide_a_starving_head() {
 fn a_dead_entry_in_front_loses_nothing() {
     let mut bucket = Bucket::barging(0, 4);
     let [a, b] = bucket.queue_all([1, 1]);
-    assert_eq!((bucket.leave(a), bucket.line()), (vec![], vec![a, b]));
+    assert_eq!((bucket.leave(a), bucket.order()), (vec![], vec![a, b]));
     bucket.queue.count_loss();
     assert_eq!(bucket.queue.takers.entries.iter().map(|entry| (entry.waiter.id, entry.losses())).collect::<Vec<_>>(), [(b, 1)]);
 }
@@ -158,7 +158,7 @@ fn a_request_keeps_its_losses_while_it_is_deferred() {
     assert_eq!((bucket.set_capacity(5), bucket.set_capacity(3)), (vec![], vec![]));
     assert_eq!((bucket.give(2), bucket.deferred()), (vec![Woken(b)], vec![a]));
     assert_eq!(bucket.poll(b), (true, vec![]));
-    assert_eq!((bucket.set_capacity(4), bucket.line()), (vec![], vec![a]));
+    assert_eq!((bucket.set_capacity(4), bucket.order()), (vec![], vec![a]));
     assert!(bucket.bypass(1));
     assert_eq!(bucket.give(4), [Granted(a, 4)]);
 }

@@ -88,7 +88,7 @@ fn woken_waiters_that_leave_cost_a_few_looks_each() {
         for (i, waiter) in waiters.iter().enumerate() {
             assert_eq!(bucket.queue.next(full), Next::Wake);
             waiter.standing.set(Standing::Woken);
-            assert_eq!(bucket.queue.claim(full.available()), i + 1 == MANY);
+            assert_eq!(bucket.queue.mark_woken(full.available()), i + 1 == MANY);
         }
         assert!(looks(&bucket) <= 4 * MANY);
         for waiter in (0..MANY).map(|i| &waiters[order(i)]) {
@@ -106,7 +106,8 @@ fn woken_waiters_that_leave_cost_a_few_looks_each() {
     }
 }
 
-/// The dead are thrown out when they are the majority, as the combiner does. So each costs a few looks, in whatever order they leave.
+/// The dead are thrown out when they are the majority, as the combiner does. So each costs a few looks, in whatever order they
+/// leave.
 #[test]
 fn waiters_that_leave_cost_a_few_looks_each() {
     for reversed in [false, true] {
@@ -121,7 +122,7 @@ fn waiters_that_leave_cost_a_few_looks_each() {
             dead += 1;
             if dead > 16 && dead > bucket.queue.takers() / 2 {
                 bucket.queue.compact();
-                assert_eq!(bucket.queue.take_buried(), Some((dead, 0)));
+                assert_eq!(bucket.queue.take_removed(), Some((dead, 0)));
                 dead = 0;
             }
         }
@@ -139,7 +140,7 @@ fn dead_entries_in_front_are_looked_at_once() {
     }
     assert_eq!(bucket.queue.next(state(1, 8)), Next::Wait);
     assert!(looks(&bucket) <= MANY + 1);
-    assert_eq!((bucket.queue.takers(), bucket.queue.take_buried()), (0, Some((MANY, 0))));
+    assert_eq!((bucket.queue.takers(), bucket.queue.take_removed()), (0, Some((MANY, 0))));
 }
 
 #[test]

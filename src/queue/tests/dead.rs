@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn dead_entries_are_passed_over_wherever_they_are() {
-    // Which of five leave, and how many entries are buried when the last one was served.
+    // Which of five leave, and how many entries are removed when the last one was served.
     for fifo in [true, false] {
         for leaving in 0..1_u32 << 5 {
             let mut bucket = Bucket::new(fifo, 0, 2);
@@ -24,7 +24,7 @@ fn dead_entries_are_passed_over_wherever_they_are() {
             bucket.queue.compact();
             bucket.settle();
             let deferred = usize::from(!leaves(&2));
-            assert_eq!((bucket.queue.takers(), bucket.line()), (deferred, vec![]), "{leaving:b}");
+            assert_eq!((bucket.queue.takers(), bucket.order()), (deferred, vec![]), "{leaving:b}");
         }
     }
 }
@@ -35,12 +35,12 @@ fn a_deferred_request_that_leaves_is_removed() {
     let [a, b, c] = bucket.queue_all([4, 3, 3]);
     assert_eq!(bucket.give(1), []);
     assert_eq!(bucket.deferred(), [b, c, a]);
-    assert_eq!((bucket.leave(b), bucket.deferred(), bucket.buried), (vec![], vec![c, a], 1));
+    assert_eq!((bucket.leave(b), bucket.deferred(), bucket.removed), (vec![], vec![c, a], 1));
     // This one leaves while the queue is owned.
     bucket.waiters[c].standing.set(Standing::Gone);
     bucket.model.takers.retain(|taker| taker.id != c);
-    assert_eq!((bucket.set_capacity(4), bucket.deferred(), bucket.buried), (vec![], vec![], 1));
-    assert_eq!((bucket.give(1), bucket.buried, bucket.queue.takers()), (vec![Granted(a, 4)], 2, 0));
+    assert_eq!((bucket.set_capacity(4), bucket.deferred(), bucket.removed), (vec![], vec![], 1));
+    assert_eq!((bucket.give(1), bucket.removed, bucket.queue.takers()), (vec![Granted(a, 4)], 2, 0));
 }
 
 #[test]
@@ -57,10 +57,10 @@ fn compaction_removes_all_dead_entries_and_nothing_else() {
     bucket.model.takers.retain(|taker| ![a, d].contains(&taker.id));
     assert_eq!((bucket.queue.takers(), bucket.queue.others()), (5, 6));
     bucket.queue.compact();
-    assert_eq!((bucket.queue.takers(), bucket.queue.others(), bucket.queue.take_buried()), (3, 3, Some((2, 3))));
-    assert_eq!(bucket.queue.take_buried(), None);
-    bucket.buried += 2;
-    assert_eq!((bucket.line(), bucket.deferred()), (vec![b, e], vec![c]));
+    assert_eq!((bucket.queue.takers(), bucket.queue.others(), bucket.queue.take_removed()), (3, 3, Some((2, 3))));
+    assert_eq!(bucket.queue.take_removed(), None);
+    bucket.removed += 2;
+    assert_eq!((bucket.order(), bucket.deferred()), (vec![b, e], vec![c]));
     // The woken ones claim what they did before.
     assert_eq!(bucket.serve(), [Woken(others[1]), Granted(others[5], 0)]);
     assert_eq!(bucket.give(1), [Woken(e), Granted(others[3], 0)]);
@@ -69,9 +69,9 @@ fn compaction_removes_all_dead_entries_and_nothing_else() {
 #[test]
 fn buried_waiters_are_counted_by_kind() {
     let mut queue = WaitQueue::<Rc<Waiter>>::new(true);
-    assert_eq!(queue.take_buried(), None);
+    assert_eq!(queue.take_removed(), None);
     for kind in [Kind::Take, Kind::Release, Kind::Idle, Kind::Settled] {
-        queue.count_buried(kind);
+        queue.count_removed(kind);
     }
-    assert_eq!((queue.take_buried(), queue.take_buried()), (Some((1, 3)), None));
+    assert_eq!((queue.take_removed(), queue.take_removed()), (Some((1, 3)), None));
 }

@@ -87,8 +87,8 @@ fn a_hand_off_goes_past_the_dead_and_only_to_a_head_that_is_due() {
     let mut bucket = Bucket::fifo(0, 8);
     let [a, b, c] = bucket.queue_all([2, 2, 2]);
     assert!(bucket.leave(a).is_empty() && bucket.leave(b).is_empty());
-    assert_eq!(bucket.line(), [a, b, c]);
-    assert_eq!((bucket.give(2), bucket.buried), (vec![Granted(c, 2)], 2));
+    assert_eq!(bucket.order(), [a, b, c]);
+    assert_eq!((bucket.give(2), bucket.removed), (vec![Granted(c, 2)], 2));
 
     let mut bucket = Bucket::barging(0, 8);
     let [a] = bucket.queue_all([1]);
@@ -109,7 +109,7 @@ fn a_request_above_the_capacity_holds_up_no_other() {
         let proceeds = |id| if fifo { Granted(id, 1) } else { Woken(id) };
         // One token is left: without any, the last one would keep its place, as there is none to proceed behind it.
         assert_eq!(bucket.give(2), [proceeds(b)]);
-        assert_eq!((bucket.line(), bucket.deferred()), (if fifo { vec![] } else { vec![b] }, vec![a, c]));
+        assert_eq!((bucket.order(), bucket.deferred()), (if fifo { vec![] } else { vec![b] }, vec![a, c]));
     }
 }
 
@@ -119,15 +119,15 @@ fn a_deferred_request_regains_its_place() {
     let [a, b, c, d, e, f] = bucket.queue_all([2, 8, 5, 3, 5, 1]);
     assert_eq!(bucket.give(2), [Granted(a, 2)]);
     assert_eq!(bucket.give(1), [Granted(f, 1)]);
-    assert_eq!((bucket.line(), bucket.deferred()), (vec![], vec![d, c, e, b]));
+    assert_eq!((bucket.order(), bucket.deferred()), (vec![], vec![d, c, e, b]));
     let [g] = bucket.queue_all([2]);
     // Restored at different times, the smaller ones first: they stand in the order of arrival.
-    assert_eq!((bucket.set_capacity(3), bucket.line()), (vec![], vec![d, g]));
-    assert_eq!((bucket.set_capacity(7), bucket.line()), (vec![Granted(c, 5)], vec![d, e, g]));
-    assert_eq!((bucket.set_capacity(8), bucket.line()), (vec![], vec![b, d, e, g]));
-    assert_eq!((bucket.set_capacity(4), bucket.line(), bucket.deferred()), (vec![], vec![b, d, e, g], vec![]));
+    assert_eq!((bucket.set_capacity(3), bucket.order()), (vec![], vec![d, g]));
+    assert_eq!((bucket.set_capacity(7), bucket.order()), (vec![Granted(c, 5)], vec![d, e, g]));
+    assert_eq!((bucket.set_capacity(8), bucket.order()), (vec![], vec![b, d, e, g]));
+    assert_eq!((bucket.set_capacity(4), bucket.order(), bucket.deferred()), (vec![], vec![b, d, e, g], vec![]));
     assert_eq!(bucket.give(8), [Granted(d, 3), Granted(g, 2)]);
-    assert_eq!((bucket.line(), bucket.deferred()), (vec![], vec![e, b]));
+    assert_eq!((bucket.order(), bucket.deferred()), (vec![], vec![e, b]));
 }
 
 #[test]
@@ -146,11 +146,11 @@ fn a_sleeping_waiter_behind_woken_ones_is_deferred_too() {
     assert_eq!(bucket.give(1), [Woken(a)]);
     // Those in front keep their places.
     assert_eq!(bucket.set_capacity(3), []);
-    assert_eq!((bucket.line(), bucket.deferred()), (vec![a, b, c, d], vec![]));
+    assert_eq!((bucket.order(), bucket.deferred()), (vec![a, b, c, d], vec![]));
     assert_eq!(bucket.give(3), [Woken(c)]);
-    assert_eq!((bucket.line(), bucket.deferred()), (vec![a, c, d], vec![b]));
+    assert_eq!((bucket.order(), bucket.deferred()), (vec![a, c, d], vec![b]));
     // The first one has not answered, and claims what it needs; those behind it come after the request that is back.
-    assert_eq!((bucket.set_capacity(4), bucket.line()), (vec![], vec![a, b, c, d]));
+    assert_eq!((bucket.set_capacity(4), bucket.order()), (vec![], vec![a, b, c, d]));
     assert_eq!(bucket.give(1), [Woken(b)]);
 }
 
@@ -161,7 +161,7 @@ fn no_request_is_deferred_while_there_is_no_token() {
             let mut bucket = Bucket::new(fifo, available, 2);
             let [a, b] = bucket.queue_all([3, 1]);
             assert_eq!(bucket.serve(), []);
-            assert_eq!((bucket.line(), bucket.deferred()), (vec![a, b], vec![]));
+            assert_eq!((bucket.order(), bucket.deferred()), (vec![a, b], vec![]));
         }
     }
 }
@@ -190,5 +190,5 @@ fn a_request_above_the_capacity_that_is_not_the_head_is_woken() {
     // Too few for the second one are left, and it claims them until the first has answered.
     assert!(bucket.bypass(1));
     assert_eq!(bucket.poll(a), (true, vec![Woken(c)]));
-    assert_eq!((bucket.line(), bucket.deferred()), (vec![c], vec![b]));
+    assert_eq!((bucket.order(), bucket.deferred()), (vec![c], vec![b]));
 }

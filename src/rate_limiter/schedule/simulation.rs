@@ -6,7 +6,7 @@ use std::prelude::v1::*;
 
 use super::*;
 use crate::RateLimiter;
-use crate::rate_limiter::wait::Place;
+use crate::rate_limiter::wait::Attempt;
 use alloc::sync::Arc;
 use alloc::task::Wake;
 
@@ -27,7 +27,7 @@ impl Wake for Wakes {
 
 /// A waiter with its waker and alarm.
 struct Client<'a> {
-    place: Place<'a>,
+    place: Attempt<'a>,
     wakes: Arc<Wakes>,
     seen: usize,
     polls: usize,
@@ -115,7 +115,7 @@ impl<'a> World<'a> {
     }
 
     fn arrive(&mut self, need: usize) {
-        let place = Place::new(self.limiter, need);
+        let place = Attempt::new(self.limiter, need);
         self.clients.push(Client { place, wakes: Arc::default(), seen: 0, polls: 0, alarm: None, grant: None });
         self.poll(self.clients.len() - 1);
     }

@@ -163,8 +163,8 @@ impl Waiters {
             .with(Summary::HAS_DEFERRED, deferred > 0 || self.idle || self.settled)
     }
 
-    /// Who may proceed: takers in order of arrival, as long as the tokens suffice for the next satisfiable one; as many releasers as
-    /// there is room; watchers whose state is reached; all but watchers if the bucket is closed.
+    /// Who may proceed: takers in order of arrival, as long as the tokens suffice for the next satisfiable one; as many releasers
+    /// as there is room; watchers whose state is reached; all but watchers if the bucket is closed.
     fn able(&self, state: State) -> Vec<String> {
         let mut able = Vec::new();
         let mut tokens = state.available();

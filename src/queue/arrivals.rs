@@ -1,11 +1,11 @@
-//! A line: waiters in the order of their arrival.
+//! Waiters in the order of their arrival.
 
 use alloc::collections::VecDeque;
 use core::ops::Range;
 
 use super::{STARVING_AFTER, Standing, Waits, lives};
 
-/// How many entries a line may have room for without need.
+/// For how many entries there may be room without need.
 pub(super) const SPARE: usize = 256;
 
 /// Two scalars, which are moved in registers.
@@ -21,10 +21,10 @@ const CLAIMS: u32 = u32::MAX / 2 + 1;
 
 /// Waiters in the order of their arrival; the first ones may have been woken.
 #[derive(Debug)]
-pub(super) struct Line<W> {
+pub(super) struct Arrivals<W> {
     pub(super) entries: VecDeque<Entry<W>>,
-    /// How many entries, from the front, have been looked at; those of them that still wait for an answer claim what they need, if that
-    /// is satisfiable.
+    /// How many entries, from the front, have been looked at; those of them that still wait for an answer claim what they need, if
+    /// that is satisfiable.
     pub(super) woken: usize,
     /// What the woken waiters claim.
     pub(super) claimed: i64,
@@ -74,7 +74,7 @@ impl<W: Waits> Entry<W> {
     }
 }
 
-impl<W: Waits> Line<W> {
+impl<W: Waits> Arrivals<W> {
     pub(super) const fn new() -> Self {
         Self { entries: VecDeque::new(), woken: 0, claimed: 0, claims_hold_for: ANY }
     }
@@ -108,7 +108,7 @@ impl<W: Waits> Line<W> {
 
     /// Removes dead entries from the front, and returns how many there were.
     #[cold]
-    pub(super) fn bury(&mut self) -> usize {
+    pub(super) fn remove_dead(&mut self) -> usize {
         let mut dead = 0;
         while self.has_dead_head() {
             self.pop_front();
@@ -155,7 +155,8 @@ impl<W: Waits> Line<W> {
         }
     }
 
-    /// Has the waiters from this index on looked at again. Until then they claim nothing: a woken waiter holds up only those behind it.
+    /// Has the waiters from this index on looked at again. Until then they claim nothing: a woken waiter holds up only those behind
+    /// it.
     fn look_again_from(&mut self, index: usize) {
         let Self { entries, woken, claimed, .. } = self;
         for entry in entries.range_mut(index.min(*woken)..*woken) {
@@ -169,7 +170,8 @@ impl<W: Waits> Line<W> {
         self.claims_hold_for = ANY;
     }
 
-    /// The waiter with this ticket was woken, and has answered or left: it claims nothing any more. If it sleeps, it is looked at again.
+    /// The waiter with this ticket was woken, and has answered or left: it claims nothing any more. If it sleeps, it is looked at
+    /// again.
     pub(super) fn unclaim(&mut self, ticket: u64) {
         let Some(at) = self.position(ticket) else { return };
         let entry = &mut self.entries[at];
