@@ -41,7 +41,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 result?;
                 done += 1;
             }
-            _ => cancelled += 1,
+            Ok(Err(_timed_out)) => cancelled += 1,
+            Err(error) if error.is_cancelled() => cancelled += 1,
+            Err(error) => return Err(error.into()),
         }
     }
     assert!(done >= 66, "every job that was not cancelled is done");

@@ -42,6 +42,12 @@ impl Pool {
         Ok(Pooled { connection: Some(idle.unwrap_or_default()), token: Some(token) })
     }
 
+    /// Adds a connection that was opened elsewhere, and checks it out.
+    fn add(self: &Arc<Self>, connection: Connection) -> Result<Pooled, SetCapacityError> {
+        let token = TokenGuard::grow_and_take(Arc::clone(self), 1)?;
+        Ok(Pooled { connection: Some(connection), token: Some(token) })
+    }
+
     /// Never waits. Connections in use stay open; if they are surplus, they are closed when they come back.
     fn resize(&self, size: usize) -> Result<(), SetCapacityError> {
         self.limit.set_capacity(size)?;
@@ -70,8 +76,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let pool = Arc::new(Pool { limit: TokenBucket::with_capacity(3), idle: Mutex::default() });
     pollster::block_on(async {
         let (one, two, three) = (pool.get().await?, pool.get().await?, pool.get().await?);
+        let four = pool.add(Connection)?;
         pool.resize(1)?;
-        drop((one, two)); // surplus, so they are closed
+        drop((one, two, four)); // surplus, so they are closed
         assert_eq!(pool.idle.lock().unwrap().len(), 0);
         drop(three);
         assert_eq!(pool.idle.lock().unwrap().len(), 1);

@@ -8,7 +8,7 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use token_bucket::RateLimiter;
+use token_bucket::{LimitError, RateLimiter};
 
 /// A writer that keeps to the rate of a limiter. Several writers may share one.
 struct Shaped<'a, W> {
@@ -18,10 +18,14 @@ struct Shaped<'a, W> {
 
 impl<W: Write> Write for Shaped<'_, W> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        let chunk = &data[..data.len().min(self.limiter.burst())]; // a request above the burst is an error
-        self.limiter.wait(chunk.len()).map_err(io::Error::other)?;
-        self.writer.write_all(chunk)?;
-        Ok(chunk.len())
+        // At most a burst, for more is an error; at least a byte, for which a paused limiter makes us wait.
+        let chunk = &data[..data.len().min(self.limiter.burst().max(1))];
+        match self.limiter.wait(chunk.len()) {
+            Ok(()) => self.writer.write_all(chunk).map(|()| chunk.len()),
+            // The burst has just become smaller: `write_all` calls again.
+            Err(LimitError::ExceedsBurst { .. }) => Err(io::ErrorKind::Interrupted.into()),
+            Err(error) => Err(io::Error::other(error)),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {

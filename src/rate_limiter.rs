@@ -74,8 +74,9 @@ pub use wait::RateTake;
 /// A timer is rarely exact: tokio's is up to 2 ms late. To make full use of the rate, let the burst be at least the largest request
 /// plus what becomes due in that time.
 ///
-/// **Poll or drop what you started.** A leader that is kept without being polled is granted its tokens by the next call of another
-/// task or thread on the limiter. Until then, the waiters behind it sleep.
+/// **Poll or drop what you started.** A leader that is kept without being polled, or leaked
+/// ([`mem::forget`](core::mem::forget)), is granted its tokens by the next call of another task or thread on the limiter. Until
+/// then, all waiters behind it sleep, blocked threads too: for good if no call comes.
 ///
 /// # Exactness
 ///
@@ -86,7 +87,8 @@ pub use wait::RateTake;
 /// one that was in force; see [`set_burst`](Self::set_burst).
 ///
 /// The time of a grant is that of the call that made it. A future that has been granted its tokens and is polled later, or a thread
-/// that gets to run later, uses them later. Time is what [`Instant`] measures.
+/// that gets to run later, uses them later. Time is what [`Instant`] measures, so a test under tokio's paused clock, which ends
+/// each sleep at once, still waits in real time.
 ///
 /// # Fairness
 ///
@@ -102,7 +104,8 @@ pub use wait::RateTake;
 /// # Panics
 ///
 /// No argument causes a panic. If a [`Waker`](core::task::Waker) panics in a call that wakes it, the other waiters are still woken,
-/// and the panic continues in that call; tokens that the call had taken come back by time. The limiter stays usable. Wakers and
+/// and the panic continues in that call; tokens that the call had taken come back by time, and a future that was polled in it has
+/// completed. The limiter stays usable. Wakers and
 /// `sleep` functions run without a lock held, and may call the limiter. (If two wakers panic in one call, the process aborts, as
 /// after any second panic during unwinding. If a waker drops its own pending future, the grants recurse; many thousands of such
 /// waiters can overflow the stack.)
@@ -143,7 +146,7 @@ impl RateLimiter {
         Ok(Self { origin: Instant::now(), schedule: Mutex::new(schedule) })
     }
 
-    /// Takes `n` tokens if they are available and no waiter comes first. Never waits.
+    /// Takes `n` tokens if they are available and no waiter comes first. Never waits for tokens.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -204,8 +207,8 @@ impl RateLimiter {
     /// # Cancel safety
     ///
     /// Dropping the future gives up its place in the queue, and tokens that it has just been granted go to the next waiters.
-    /// (Unless the limiter would have been full since without this grant: then they come back by time alone.) So use the runtime's
-    /// own timeout:
+    /// (Unless the limiter would have been full since, without this grant and others that were not delivered: then they come back by
+    /// time alone.) So use the runtime's own timeout:
     ///
     /// ```
     /// # use std::time::Duration;

@@ -6,7 +6,7 @@ use core::mem;
 use core::ops::Deref;
 
 use crate::take::Request;
-use crate::{TakeFuture, TokenBucket, TryTakeError};
+use crate::{SetCapacityError, TakeFuture, TokenBucket, TryTakeError};
 
 /// A way to hold a bucket: any pointer to a type that implements `AsRef<TokenBucket>`.
 ///
@@ -163,6 +163,47 @@ impl<H: Handle> TokenGuard<H> {
             Ok(()) => Ok(Self::new(handle, n)),
             Err(refused) => Err(handle.to_bucket().take_error(n, refused)),
         }
+    }
+
+    /// Takes up to `n` tokens from the bucket that `handle` holds, like [`TokenBucket::try_take_up_to`].
+    ///
+    /// ```
+    /// # use token_bucket::{TokenBucket, TokenGuard};
+    /// static BUCKET: TokenBucket = TokenBucket::with_capacity(3);
+    ///
+    /// let tokens = TokenGuard::try_take_up_to(&BUCKET, 10)?;
+    /// assert_eq!(tokens.count(), 3);
+    /// # Ok::<(), token_bucket::TryTakeError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Same as for [`TokenBucket::try_take_up_to`]; the handle is dropped then.
+    pub fn try_take_up_to(handle: H, n: usize) -> Result<Self, TryTakeError> {
+        match Request::up_to(n).try_take(handle.to_bucket().combiner()) {
+            Ok(taken) => Ok(Self::new(handle, taken as usize)),
+            Err(refused) => Err(handle.to_bucket().take_error(n, refused)),
+        }
+    }
+
+    /// Adds `n` to the capacity of the bucket that `handle` holds, and takes the new tokens, like [`TokenBucket::grow_and_take`].
+    ///
+    /// ```
+    /// # use token_bucket::{SetCapacityError, TokenBucket, TokenGuard};
+    /// static BUCKET: TokenBucket = TokenBucket::with_capacity(3);
+    ///
+    /// let token = TokenGuard::grow_and_take(&BUCKET, 1)?;
+    /// assert_eq!((BUCKET.capacity(), BUCKET.available()), (4, 3));
+    /// # drop(token);
+    /// # Ok::<(), SetCapacityError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Same as for [`TokenBucket::grow_and_take`]; the handle is dropped then.
+    pub fn grow_and_take(handle: H, n: usize) -> Result<Self, SetCapacityError> {
+        handle.to_bucket().grow_by(n)?;
+        Ok(Self::new(handle, n))
     }
 
     /// Waits for `n` tokens from the bucket that `handle` holds, like [`TokenBucket::take_many`].

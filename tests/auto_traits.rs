@@ -5,12 +5,16 @@ mod support;
 use std::error::Error;
 use std::fmt::{Debug, Display};
 use std::future::Future;
+#[cfg(feature = "std")]
+use std::future::Ready;
 use std::hash::Hash;
 use std::mem::size_of;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
+#[cfg(feature = "std")]
+use std::time::Duration;
 
 use futures::future::FusedFuture;
 use support::poll_with;
@@ -19,6 +23,8 @@ use token_bucket::{
     Settled, Snapshot, Take, TakeError, TakeFuture, TakeOwned, Tick, Token, TokenBucket, TokenGuard, TryReleaseError, TryTakeError,
     WaitError, Watch,
 };
+#[cfg(feature = "std")]
+use token_bucket::{LimitError, NotYet, RateLimiter, RateTake};
 
 const fn shared<T: Send + Sync + Unpin + UnwindSafe + RefUnwindSafe + Debug>() {}
 const fn owned<T: 'static>() {}
@@ -79,6 +85,16 @@ const _: () = {
     error::<SetCapacityError>();
     error::<WaitError<TakeError>>();
     error::<WaitError<ReleaseError>>();
+};
+
+#[cfg(feature = "std")]
+const _: () = {
+    shared::<RateLimiter>();
+    owned::<RateLimiter>();
+    error::<NotYet>();
+    error::<LimitError>();
+    error::<WaitError<LimitError>>();
+    future::<RateTake<'static, fn(Duration) -> Ready<()>, Ready<()>>, Result<(), LimitError>>();
 };
 
 const _: () = {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
 
 use support::{both, bucket, numbers, poll_with, task, waiting};
-use token_bucket::{Fairness, Handle, TakeError, TakeFuture, Token, TokenBucket, TokenGuard, TryTakeError};
+use token_bucket::{Fairness, Handle, SetCapacityError, TakeError, TakeFuture, Token, TokenBucket, TokenGuard, TryTakeError};
 
 both! {
     a_guard_holds_the_pool,
@@ -107,6 +107,9 @@ fn a_refusal_drops_the_handle(fairness: Fairness) {
         let refused = task(TokenGuard::take(Arc::clone(&pool), n)).done().map(drop);
         assert!(matches!(refused, Err(TakeError::ExceedsMax { requested, .. }) if requested == n));
         assert_eq!(task(TokenGuard::take_up_to(Arc::clone(&pool), n)).done().unwrap().count(), 1);
+        assert_eq!(TokenGuard::try_take_up_to(Arc::clone(&pool), n).unwrap().count(), 1);
+        let refused = TokenGuard::grow_and_take(Arc::clone(&pool), n).map(drop);
+        assert!(matches!(refused, Err(SetCapacityError::OutOfRange { requested, .. }) if requested == n.saturating_add(1)));
     }
     assert!(matches!(TokenGuard::try_take(Arc::clone(&pool), 2).map(drop), Err(TryTakeError::Empty)));
     assert_eq!(TokenGuard::try_take(Arc::clone(&pool), 0).unwrap().count(), 0);
@@ -115,6 +118,8 @@ fn a_refusal_drops_the_handle(fairness: Fairness) {
     pool.bucket.close();
     assert!(matches!(queued.done().map(drop), Err(TakeError::Closed(_))));
     assert!(matches!(TokenGuard::try_take(Arc::clone(&pool), 0).map(drop), Err(TryTakeError::Closed(_))));
+    assert!(matches!(TokenGuard::try_take_up_to(Arc::clone(&pool), 9).map(drop), Err(TryTakeError::Closed(_))));
+    assert!(matches!(TokenGuard::grow_and_take(Arc::clone(&pool), 1).map(drop), Err(SetCapacityError::Closed(_))));
     assert!(matches!(task(TokenGuard::take(Arc::clone(&pool), 1)).done().map(drop), Err(TakeError::Closed(_))));
     assert_eq!(Arc::strong_count(&pool), 1);
 }
@@ -139,7 +144,12 @@ fn takes_with_every_method<H: Handle + Clone>(handle: &H) {
     drop(TokenGuard::try_take(handle.clone(), 1).unwrap());
     assert!(poll_with(&mut TokenGuard::take(handle.clone(), 2), Waker::noop()).is_ready());
     assert!(poll_with(&mut TokenGuard::take_up_to(handle.clone(), 9), Waker::noop()).is_ready());
-    let held = TokenGuard::try_take(handle.clone(), 2).unwrap();
+    let held = TokenGuard::try_take_up_to(handle.clone(), 9).unwrap();
+    assert_eq!(held.count(), 2);
+    assert!(matches!(TokenGuard::try_take_up_to(handle.clone(), 1).map(drop), Err(TryTakeError::Empty)));
+    let grown = TokenGuard::grow_and_take(handle.clone(), 1).unwrap();
+    assert_eq!((grown.count(), bucket.capacity(), bucket.available()), (1, 3, 0));
+    grown.retire();
     let mut queued = waiting(TokenGuard::take(handle.clone(), 1));
     drop(held);
     assert!(std::ptr::eq(queued.done().unwrap().handle().to_bucket(), bucket));

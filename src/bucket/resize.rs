@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 
 use super::{Snapshot, TokenBucket};
-use crate::{OwnedToken, SetCapacityError, Token};
+use crate::{OwnedToken, SetCapacityError, Token, TokenGuard};
 
 /// # Changing the capacity
 impl TokenBucket {
@@ -106,7 +106,7 @@ impl TokenBucket {
     /// [`max_capacity`](Self::max_capacity), and
     /// [`SetCapacityError::Closed`]; the bucket is unchanged then.
     pub fn grow_and_take(&self, n: usize) -> Result<Token<'_>, SetCapacityError> {
-        self.grow_by(n).map(|()| Token::new(self, n))
+        TokenGuard::grow_and_take(self, n)
     }
 
     /// Like [`grow_and_take`](Self::grow_and_take), but returns a guard that keeps the bucket alive.
@@ -125,10 +125,10 @@ impl TokenBucket {
     ///
     /// Same as for [`grow_and_take`](Self::grow_and_take).
     pub fn grow_and_take_owned(self: &Arc<Self>, n: usize) -> Result<OwnedToken, SetCapacityError> {
-        self.grow_by(n).map(|()| OwnedToken::new(Arc::clone(self), n))
+        TokenGuard::grow_and_take(Arc::clone(self), n)
     }
 
-    fn grow_by(&self, n: usize) -> Result<(), SetCapacityError> {
+    pub(crate) fn grow_by(&self, n: usize) -> Result<(), SetCapacityError> {
         self.combiner.grow_and_take(n).map_err(|state| {
             if state.is_closed() {
                 return self.closed().into();

@@ -70,10 +70,7 @@ impl TokenBucket {
     ///
     /// Same as for [`try_take`](Self::try_take). A deficit stays as it is, because no token is available then.
     pub fn try_take_up_to(&self, n: usize) -> Result<Token<'_>, TryTakeError> {
-        match Request::up_to(n).try_take(&self.combiner) {
-            Ok(taken) => Ok(Token::new(self, taken as usize)),
-            Err(refused) => Err(self.take_error(n, refused)),
-        }
+        TokenGuard::try_take_up_to(self, n)
     }
 
     /// Like [`try_take`](Self::try_take), but returns a token that keeps the bucket alive.
@@ -135,10 +132,7 @@ impl TokenBucket {
     ///
     /// Same as for [`try_take_up_to`](Self::try_take_up_to).
     pub fn try_take_up_to_owned(self: &Arc<Self>, n: usize) -> Result<OwnedToken, TryTakeError> {
-        match Request::up_to(n).try_take(&self.combiner) {
-            Ok(taken) => Ok(OwnedToken::new(Arc::clone(self), taken as usize)),
-            Err(refused) => Err(self.take_error(n, refused)),
-        }
+        TokenGuard::try_take_up_to(Arc::clone(self), n)
     }
 }
 

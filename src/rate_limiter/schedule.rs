@@ -13,7 +13,7 @@
 //!   due, or is about to. It is the *leader*. A new rate or burst, or a cancelled grant, changes when they are due, and wakes it.
 //! * **R4** A waiter that is in neither map has been granted its tokens.
 //! * **R5** A grant that is cancelled before its waiter knew of it goes back, but only if the bucket would not have been full
-//!   meanwhile without it. `undelivered` is the sum of these grants, and never more than `missing`.
+//!   meanwhile without it and the others of its kind. `undelivered` is the sum of these grants, and never more than `missing`.
 //!
 //! Why R5: a full bucket gains nothing. Suppose that 5 of 10 tokens are granted, 5 come back by time, and another caller takes 5.
 //! If the first 5 were then put back, 15 tokens would have been available in the time in which 5 became due.

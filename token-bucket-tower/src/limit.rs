@@ -66,6 +66,46 @@ impl<S> Limit<S> {
         Self { inner, layer, reservation: Reservation::None }
     }
 
+    /// Returns the inner service.
+    ///
+    /// ```
+    /// # use token_bucket_tower::LimitLayer;
+    /// # use tower::Layer;
+    /// let service = LimitLayer::with_limit(2)?.layer("inner");
+    /// assert_eq!(*service.get_ref(), "inner");
+    /// # Ok::<(), token_bucket_tower::token_bucket::CapacityError>(())
+    /// ```
+    pub const fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// Returns the inner service, to change it. If another one takes its place, call `poll_ready` again before `call`.
+    ///
+    /// ```
+    /// # use token_bucket_tower::LimitLayer;
+    /// # use tower::Layer;
+    /// let mut service = LimitLayer::with_limit(2)?.layer("inner");
+    /// *service.get_mut() = "another";
+    /// assert_eq!(*service.get_ref(), "another");
+    /// # Ok::<(), token_bucket_tower::token_bucket::CapacityError>(())
+    /// ```
+    pub const fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Returns the inner service, and gives up the token or the place in the queue.
+    ///
+    /// ```
+    /// # use token_bucket_tower::LimitLayer;
+    /// # use tower::Layer;
+    /// let service = LimitLayer::with_limit(2)?.layer("inner");
+    /// assert_eq!(service.into_inner(), "inner");
+    /// # Ok::<(), token_bucket_tower::token_bucket::CapacityError>(())
+    /// ```
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+
     fn fail(&mut self, error: impl Into<BoxError>) -> Poll<Result<(), BoxError>> {
         self.reservation = Reservation::None;
         Poll::Ready(Err(error.into()))

@@ -78,6 +78,22 @@ fn a_dropped_response_returns_its_token() {
 }
 
 #[test]
+fn the_inner_service_is_taken_out_without_its_token() {
+    let bucket = bucket(1);
+    let layer = LimitLayer::new(Arc::clone(&bucket));
+    let mut ready = Spawn::new(layer.layer(service_fn(async |n: u32| Ok::<_, BoxError>(n + 1))));
+    assert_ready_ok!(ready.poll_ready());
+    let mut queued = Spawn::new(layer.layer(service_fn(async |n: u32| Ok::<_, BoxError>(n + 1))));
+    assert_pending!(queued.poll_ready());
+    assert_eq!((bucket.outstanding(), bucket.waiting()), (1, 1));
+    let mut inner = queued.into_inner().into_inner();
+    assert_eq!((bucket.outstanding(), bucket.waiting()), (1, 0));
+    drop(ready.into_inner().into_inner());
+    assert_eq!(bucket.outstanding(), 0);
+    assert_eq!(assert_ready_ok!(task::spawn(inner.call(1)).poll()), 2);
+}
+
+#[test]
 fn a_failed_response_returns_its_token() {
     let bucket = bucket(1);
     let (mut service, mut handle) = waiting(&bucket);

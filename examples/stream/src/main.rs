@@ -45,6 +45,7 @@ fn tokens(bucket: Arc<TokenBucket>) -> impl Stream<Item = OwnedToken> {
         let token = bucket.take_owned().await.ok()?;
         Some((token, bucket))
     })
+    .fuse()
 }
 
 /// The client or the server: its bucket, and how many of its tasks hold a token.
