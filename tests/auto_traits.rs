@@ -5,7 +5,6 @@ mod support;
 use std::error::Error;
 use std::fmt::{Debug, Display};
 use std::future::Future;
-#[cfg(feature = "std")]
 use std::future::Ready;
 use std::hash::Hash;
 use std::mem::size_of;
@@ -13,18 +12,15 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
-#[cfg(feature = "std")]
 use std::time::Duration;
 
 use futures::future::FusedFuture;
 use support::poll_with;
 use token_bucket::{
-    CapacityError, Closed, Fairness, Idle, OwnedToken, RateError, Refill, Release, ReleaseError, Returned, SetCapacityError,
-    Settled, Snapshot, Take, TakeError, TakeFuture, TakeOwned, Tick, Token, TokenBucket, TokenGuard, TryReleaseError, TryTakeError,
-    WaitError, Watch,
+    CapacityError, Closed, Fairness, Idle, LimitError, NotYet, OwnedToken, RateError, RateLimiter, RateTake, Refill, Release,
+    ReleaseError, Returned, SetCapacityError, Settled, Snapshot, Take, TakeError, TakeFuture, TakeOwned, Tick, Token, TokenBucket,
+    TokenGuard, TryReleaseError, TryTakeError, WaitError, Watch,
 };
-#[cfg(feature = "std")]
-use token_bucket::{LimitError, NotYet, RateLimiter, RateTake};
 
 const fn shared<T: Send + Sync + Unpin + UnwindSafe + RefUnwindSafe + Debug>() {}
 const fn owned<T: 'static>() {}
@@ -87,7 +83,6 @@ const _: () = {
     error::<WaitError<ReleaseError>>();
 };
 
-#[cfg(feature = "std")]
 const _: () = {
     shared::<RateLimiter>();
     owned::<RateLimiter>();
