@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 use alloc::task::Wake;
 use core::future::Future;
+use core::ops::ControlFlow;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -31,27 +32,42 @@ pub(crate) fn block_until<T, E, F>(future: F, deadline: Option<Instant>) -> Resu
 where
     F: Future<Output = Result<T, E>> + Unpin,
 {
-    match poll_until(future, deadline) {
-        Some(result) => result.map_err(WaitError::Failed),
-        None => Err(WaitError::TimedOut),
-    }
+    in_time(poll_until(future, deadline))
+}
+
+/// The result of a wait with a deadline.
+pub(crate) fn in_time<T, E>(result: Option<Result<T, E>>) -> Result<T, WaitError<E>> {
+    result.map_or(Err(WaitError::TimedOut), |result| result.map_err(WaitError::Failed))
 }
 
 /// Polls `future` until it is ready; `None` if it is not by the deadline.
 #[cold]
 pub(crate) fn poll_until<F: Future + Unpin>(future: F, deadline: Option<Instant>) -> Option<F::Output> {
     let mut future = coop::unconstrained(future);
+    park_until(deadline, |waker| match Pin::new(&mut future).poll(&mut Context::from_waker(waker)) {
+        Poll::Ready(output) => ControlFlow::Break(output),
+        Poll::Pending => ControlFlow::Continue(None),
+    })
+}
+
+/// Calls `poll` until it breaks; `None` if it has not by the deadline. In between, parks this thread until it is woken, or until the
+/// time that `poll` has returned.
+#[cold]
+pub(crate) fn park_until<T>(
+    deadline: Option<Instant>,
+    mut poll: impl FnMut(&Waker) -> ControlFlow<T, Option<Instant>>,
+) -> Option<T> {
     let parker = Arc::new(Parker::new());
     let waker = Waker::from(Arc::clone(&parker));
-    let mut cx = Context::from_waker(&waker);
     loop {
-        if let Poll::Ready(output) = Pin::new(&mut future).poll(&mut cx) {
-            return Some(output);
-        }
+        let alarm = match poll(&waker) {
+            ControlFlow::Break(output) => return Some(output),
+            ControlFlow::Continue(alarm) => alarm,
+        };
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return None;
         }
-        parker.park(deadline);
+        parker.park([alarm, deadline].into_iter().flatten().min());
     }
 }
 

@@ -188,90 +188,89 @@ impl<T> Slot<T> {
     }
 }
 
-/// Declares a module `$name` that captures what is pushed while a closure runs on this thread.
+/// Captures the waiters that are pushed while a closure runs on this thread.
 #[cfg(all(feature = "std", not(loom)))]
-macro_rules! bridge {
-    ($name:ident, $ty:ty) => {
-        mod $name {
-            use alloc::vec::Vec;
-            use core::cell::Cell;
-            use core::mem::ManuallyDrop;
+pub(crate) mod bridge {
+    use alloc::sync::Arc;
+    use alloc::vec::Vec;
+    use core::cell::Cell;
+    use core::mem::ManuallyDrop;
 
-            // Empty except within `capture`. Without drop glue, it can be used while the thread is torn down.
-            std::thread_local! {
-                static CAPTURED: Cell<ManuallyDrop<Vec<$ty>>> = const { Cell::new(ManuallyDrop::new(Vec::new())) };
-            }
+    use crate::waiter::Waiter;
 
-            fn replace(captured: Vec<$ty>) -> Vec<$ty> {
-                ManuallyDrop::into_inner(CAPTURED.replace(ManuallyDrop::new(captured)))
-            }
+    // Empty except within `capture`. Without drop glue, it can be used while the thread is torn down.
+    std::thread_local! {
+        static CAPTURED: Cell<ManuallyDrop<Vec<Arc<Waiter>>>> = const { Cell::new(ManuallyDrop::new(Vec::new())) };
+    }
 
-            pub(super) fn push(item: $ty) {
-                let mut captured = replace(Vec::new());
-                captured.push(item);
-                replace(captured);
-            }
+    fn replace(captured: Vec<Arc<Waiter>>) -> Vec<Arc<Waiter>> {
+        ManuallyDrop::into_inner(CAPTURED.replace(ManuallyDrop::new(captured)))
+    }
 
-            pub(super) fn capture<R>(room: Vec<$ty>, f: impl FnOnce() -> R) -> (R, Vec<$ty>) {
-                replace(room);
-                (f(), replace(Vec::new()))
-            }
-        }
-    };
+    pub(crate) fn push(waiter: Arc<Waiter>) {
+        let mut captured = replace(Vec::new());
+        captured.push(waiter);
+        replace(captured);
+    }
+
+    pub(crate) fn capture<R>(room: Vec<Arc<Waiter>>, f: impl FnOnce() -> R) -> (R, Vec<Arc<Waiter>>) {
+        replace(room);
+        (f(), replace(Vec::new()))
+    }
 }
+
 #[cfg(all(feature = "std", loom))]
-macro_rules! bridge {
-    ($name:ident, $ty:ty) => {
-        mod $name {
-            use alloc::vec::Vec;
-            use core::cell::RefCell;
+pub(crate) mod bridge {
+    use alloc::sync::Arc;
+    use alloc::vec::Vec;
+    use core::cell::RefCell;
 
-            loom::thread_local! {
-                static CAPTURED: RefCell<Vec<$ty>> = RefCell::new(Vec::new());
-            }
+    use crate::waiter::Waiter;
 
-            pub(super) fn push(item: $ty) {
-                CAPTURED.with(|captured| captured.borrow_mut().push(item));
-            }
+    loom::thread_local! {
+        static CAPTURED: RefCell<Vec<Arc<Waiter>>> = RefCell::new(Vec::new());
+    }
 
-            pub(super) fn capture<R>(_room: Vec<$ty>, f: impl FnOnce() -> R) -> (R, Vec<$ty>) {
-                (f(), CAPTURED.with(RefCell::take))
-            }
-        }
-    };
+    pub(crate) fn push(waiter: Arc<Waiter>) {
+        CAPTURED.with(|captured| captured.borrow_mut().push(waiter));
+    }
+
+    pub(crate) fn capture<R>(_room: Vec<Arc<Waiter>>, f: impl FnOnce() -> R) -> (R, Vec<Arc<Waiter>>) {
+        (f(), CAPTURED.with(RefCell::take))
+    }
 }
+
 #[cfg(not(feature = "std"))]
-macro_rules! bridge {
-    ($name:ident, $ty:ty) => {
-        mod $name {
-            use alloc::vec::Vec;
-            use core::sync::atomic::{AtomicBool, Ordering};
-            use crossbeam_utils::{Backoff, atomic::AtomicCell};
+pub(crate) mod bridge {
+    use alloc::sync::Arc;
+    use alloc::vec::Vec;
+    use core::sync::atomic::{AtomicBool, Ordering};
 
-            // There are no thread-locals: one vector for all, and one thread at a time.
-            static CAPTURING: AtomicBool = AtomicBool::new(false);
-            static CAPTURED: AtomicCell<Vec<$ty>> = AtomicCell::new(Vec::new());
+    use crossbeam_utils::{Backoff, atomic::AtomicCell};
 
-            pub(super) fn push(item: $ty) {
-                let mut captured = CAPTURED.take();
-                captured.push(item);
-                CAPTURED.store(captured);
-            }
+    use crate::waiter::Waiter;
 
-            pub(super) fn capture<R>(room: Vec<$ty>, f: impl FnOnce() -> R) -> (R, Vec<$ty>) {
-                let backoff = Backoff::new();
-                while CAPTURING.swap(true, Ordering::Acquire) {
-                    backoff.spin();
-                }
-                CAPTURED.store(room);
-                let captured = (f(), CAPTURED.take());
-                CAPTURING.store(false, Ordering::Release);
-                captured
-            }
+    // There are no thread-locals: one vector for all, and one thread at a time.
+    static CAPTURING: AtomicBool = AtomicBool::new(false);
+    static CAPTURED: AtomicCell<Vec<Arc<Waiter>>> = AtomicCell::new(Vec::new());
+
+    pub(crate) fn push(waiter: Arc<Waiter>) {
+        let mut captured = CAPTURED.take();
+        captured.push(waiter);
+        CAPTURED.store(captured);
+    }
+
+    pub(crate) fn capture<R>(room: Vec<Arc<Waiter>>, f: impl FnOnce() -> R) -> (R, Vec<Arc<Waiter>>) {
+        let backoff = Backoff::new();
+        while CAPTURING.swap(true, Ordering::Acquire) {
+            backoff.spin();
         }
-    };
+        CAPTURED.store(room);
+        let captured = (f(), CAPTURED.take());
+        CAPTURING.store(false, Ordering::Release);
+        captured
+    }
 }
-pub(crate) use bridge;
 
 #[cfg(all(feature = "std", not(loom)))]
 mod parker {

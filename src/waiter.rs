@@ -19,8 +19,6 @@ use crate::queue::{Standing, Waits};
 use crate::state::{Kind, Refused};
 use crate::sync::{Slot, bridge};
 
-bridge!(bridge, alloc::sync::Arc<super::Waiter>);
-
 /// How many waiters are taken out of the inbox at once.
 const BATCH: usize = 16;
 

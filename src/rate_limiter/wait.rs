@@ -1,9 +1,9 @@
 //! How a request waits: as a future, with the sleep of any runtime, or by blocking a thread.
 
 use alloc::boxed::Box;
-use alloc::sync::Arc;
 use core::fmt;
 use core::future::Future;
+use core::ops::ControlFlow;
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker, ready};
 use core::time::Duration;
@@ -13,8 +13,8 @@ use futures_core::future::FusedFuture;
 
 use super::RateLimiter;
 use super::schedule::{Request, Stage, Turn};
-use crate::sync::{Parker, coop};
-use crate::{LimitError, WaitError};
+use crate::sync::coop;
+use crate::{LimitError, WaitError, block};
 
 /// The longest sleep of a leader: runtimes differ in the durations that they can represent.
 const MAX_SLEEP: Duration = Duration::from_secs(24 * 60 * 60);
@@ -182,10 +182,7 @@ impl<S, F> fmt::Debug for RateTake<'_, S, F> {
 
 impl RateLimiter {
     pub(super) fn wait_until(&self, n: usize, deadline: Option<Instant>) -> Result<(), WaitError<LimitError>> {
-        match self.block(n, deadline) {
-            Some(result) => result.map_err(WaitError::Failed),
-            None => Err(WaitError::TimedOut),
-        }
+        block::in_time(self.block(n, deadline))
     }
 
     /// Blocks this thread until `n` tokens are granted; `None` if the deadline passes first.
@@ -193,18 +190,10 @@ impl RateLimiter {
         if self.take_now(n) {
             return Some(Ok(()));
         }
-        let parker = Arc::new(Parker::new());
-        let waker = Waker::from(Arc::clone(&parker));
         let mut attempt = Attempt::new(self, n);
-        loop {
-            let alarm = match attempt.poll(self.now(), &waker) {
-                Turn::Pending(alarm) => alarm.and_then(|due| self.origin.checked_add(due)),
-                Turn::Done(result) => return Some(result),
-            };
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return None;
-            }
-            parker.park([alarm, deadline].into_iter().flatten().min());
-        }
+        block::park_until(deadline, |waker| match attempt.poll(self.now(), waker) {
+            Turn::Done(result) => ControlFlow::Break(result),
+            Turn::Pending(alarm) => ControlFlow::Continue(alarm.and_then(|alarm| self.origin.checked_add(alarm))),
+        })
     }
 }
