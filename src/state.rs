@@ -478,6 +478,7 @@ impl State {
     pub(crate) const fn settle(self, seen: Self, summary: Summary) -> Result<Self, Self> {
         let unbypassed = if summary.0 & HAS_WAITERS == 0 { BYPASSED } else { 0 };
         let settled = Self((self.0 & !(SUMMARY | unbypassed)) | summary.0);
+        // A shortcut: what follows would find the same.
         if self.0 == seen.0 && !self.has(RECHECK) {
             return Ok(settled);
         }
