@@ -18,11 +18,11 @@ struct Shaped<'a, W> {
 
 impl<W: Write> Write for Shaped<'_, W> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        // At most a burst, for more is an error; at least a byte, for which a paused limiter makes us wait.
+        // At most a burst, because more is an error; at least a byte, which waits while the limiter is paused.
         let chunk = &data[..data.len().min(self.limiter.burst().max(1))];
         match self.limiter.wait(chunk.len()) {
             Ok(()) => self.writer.write_all(chunk).map(|()| chunk.len()),
-            // The burst has just become smaller: `write_all` calls again.
+            // The burst has just become smaller. (If that happens during the wait, it lasts until the burst has grown again.)
             Err(LimitError::ExceedsBurst { .. }) => Err(io::ErrorKind::Interrupted.into()),
             Err(error) => Err(io::Error::other(error)),
         }

@@ -127,16 +127,18 @@ impl AtomicPhase {
 
     /// `from → to`, if the waiter stands there.
     pub(crate) fn change(&self, from: Phase, to: Phase) -> Result<(), Phase> {
-        // ORDERING: Release, with `load` and `leave`. Nothing is acquired: what goes with a phase is in a `Slot`.
-        self.0.compare_exchange(from.bits(), to.bits(), Ordering::Release, Ordering::Relaxed).map(drop).map_err(Phase::from_bits)
+        // ORDERING: Release, with `load` and `leave`. On success nothing is acquired: what goes with a phase is in a `Slot`. On
+        // failure Acquire, with `leave`.
+        self.0.compare_exchange(from.bits(), to.bits(), Ordering::Release, Ordering::Acquire).map(drop).map_err(Phase::from_bits)
     }
 
     /// Leaves the queue, and tells where the waiter stood.
     pub(crate) fn leave(&self) -> Phase {
         // ORDERING: Acquire, with the Release of `change`: a waiter that leaves with a grant gives the tokens back, and a thread
-        // that takes them then must see what was done before they were handed to this one, past the word. (No model shows it, as
-        // today the slot of the queue orders these, too.)
-        Phase::from_bits(self.0.swap(Phase::Gone.bits(), Ordering::Acquire))
+        // that takes them then must see what was done before they were handed to this one, past the word. Release, with the failure
+        // of `change`: an owner that finds the waiter gone sees what was changed before that. (No model shows either: the slot of
+        // the queue orders the first, too, and loom reads the newest word.)
+        Phase::from_bits(self.0.swap(Phase::Gone.bits(), Ordering::AcqRel))
     }
 }
 

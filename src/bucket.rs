@@ -40,7 +40,7 @@ use crate::{Closed, TryTakeError};
 /// ```
 ///
 /// Taking a token returns a [`Token`] guard and reduces [`available`](Self::available) by one; dropping the guard returns the
-/// token. The *capacity* is the configured total: available tokens plus held ones. [`set_capacity`](Self::set_capacity)
+/// token. The *capacity* is the configured total: the number of tokens, available and held, unless there is a deficit or a surplus. [`set_capacity`](Self::set_capacity)
 /// changes it to anything from 0 to the bucket's largest capacity, in one atomic step. If more tokens are held than a smaller
 /// capacity allows, the bucket has a *deficit*: returned tokens pay it off before any waiter gets one.
 ///
@@ -65,8 +65,8 @@ use crate::{Closed, TryTakeError};
 ///
 /// A panic while a token is held returns the token, and poisons nothing. If a [`Waker`](core::task::Waker) panics in a call that
 /// wakes it, the others are still woken, no token is lost, and the panic continues in that call. (If two of them panic, the process
-/// aborts, as after any second panic during unwinding.) A waker may call back into the bucket, but must not block: it may be
-/// the turn of other waiters that hold tokens already. If a waker drops its own pending future, the hand-off recurses; thousands of
+/// aborts, as after any second panic during unwinding.) A waker may call back into the bucket, but must not block: waiters
+/// that were granted tokens in the same call may be woken only after it returns. If a waker drops its own pending future, the hand-off recurses; thousands of
 /// such waiters can overflow the stack.
 ///
 /// A future that is leaked ([`mem::forget`](core::mem::forget)) is not cancelled. If it was not polled, that costs nothing. In a
@@ -132,7 +132,7 @@ pub enum Fairness {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// The configured total: available tokens plus held ones.
+    /// The configured total: the number of tokens, available and held, unless there is a deficit or a surplus.
     pub capacity: usize,
     /// The largest capacity that can be set.
     pub max_capacity: usize,

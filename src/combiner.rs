@@ -88,18 +88,18 @@ pub(crate) struct Combiner {
     unseen_answers: Flag,
 }
 
-/// Runs user code. If that panics, undoes what the caller did for a guard that is not made yet.
+/// Runs user code. If that panics, disposes of the tokens for which there is no guard yet.
 #[inline]
-pub(crate) fn undo_on_unwind(undo: impl FnMut(), run: impl FnOnce()) {
-    struct Undo<F: FnMut()>(F);
-    impl<F: FnMut()> Drop for Undo<F> {
+pub(crate) fn on_unwind(dispose: impl FnMut(), run: impl FnOnce()) {
+    struct Unwinding<F: FnMut()>(F);
+    impl<F: FnMut()> Drop for Unwinding<F> {
         fn drop(&mut self) {
             (self.0)();
         }
     }
-    let undo = Undo(undo);
+    let unwinding = Unwinding(dispose);
     run();
-    mem::forget(undo);
+    mem::forget(unwinding);
 }
 
 impl Combiner {
@@ -265,6 +265,10 @@ impl Combiner {
             if queue.others() > 0 {
                 self.serve_others(&mut queue, seen, wakes);
             }
+            if queue.in_maps() > 0 {
+                // A request may have left just when it was deferred, before HAS_DEFERRED was set.
+                self.compact(&mut queue);
+            }
             let Some(again) = self.settle_and_leave(queue, seen) else { return };
             (queue, seen) = again;
             rounds += 1;
@@ -416,10 +420,13 @@ impl Combiner {
         self.compact(queue);
     }
 
-    /// Removes the dead entries if they are the majority.
+    /// Removes dead entries if that pays.
     fn compact(&self, queue: &mut Queue) {
-        if 2 * self.dead() > queue.takers() + queue.others() {
+        let dead = self.dead();
+        if 2 * dead > queue.takers() + queue.others() {
             queue.compact();
+        } else if dead > 0 {
+            queue.compact_few();
         }
     }
 

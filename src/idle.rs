@@ -105,9 +105,13 @@ impl Future for Watch<'_> {
     type Output = ();
 
     #[track_caller]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let budget = ready!(coop::poll_proceed(cx));
-        budget.spend_if_ready(self.poll_slow(cx))
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let Poll::Ready(budget) = coop::poll_proceed(cx) else {
+            this.stage.join(this.bucket, cx.waker(), &mut WakeList::new(), (this.kind, 0, 0));
+            return Poll::Pending;
+        };
+        budget.spend_if_ready(this.poll_slow(cx))
     }
 }
 

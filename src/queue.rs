@@ -26,7 +26,7 @@ pub(crate) const STARVING_AFTER: u32 = loom_or(2, 16);
 /// To how many waiters tokens are granted in one step.
 const BATCH: usize = 32;
 
-/// If there are no more deferred requests and watchers than this, all are looked at where any may have left.
+/// If there are no more deferred requests and watchers than this, all are looked at when any may have left.
 const FEW: usize = 32;
 
 /// How the queue sees a waiter.
@@ -128,12 +128,14 @@ impl<W: Waits> WaitQueue<W> {
         }
     }
 
-    /// | the head's request             | the head is not due    | the head is due  |
-    /// |--------------------------------|------------------------|------------------|
-    /// | fits, and is above the capacity | grant                 | grant            |
-    /// | fits                           | wake the first sleeper | grant            |
-    /// | does not fit, but can be satisfied | wake the first sleeper | wait         |
-    /// | cannot be satisfied            | defer, and look again  | defer, and look again |
+    /// While there are tokens:
+    ///
+    /// | the head's request              | the head is not due                            | the head is due       |
+    /// |---------------------------------|------------------------------------------------|-----------------------|
+    /// | fits, and is above the capacity | grant                                          | grant                 |
+    /// | fits                            | wake the first sleeper, if unclaimed tokens do | grant                 |
+    /// | is satisfiable, but too large   | wake the first sleeper, if unclaimed tokens do | wait                  |
+    /// | is not satisfiable              | defer, and look again                          | defer, and look again |
     fn find_next(&mut self, state: State) -> Next {
         let (available, satisfiable) = (state.available(), state.satisfiable());
         if self.has_restorable(satisfiable) {
@@ -353,6 +355,10 @@ impl<W: Waits> WaitQueue<W> {
     pub(crate) fn rescan(&mut self) {
         self.takers.rescan();
         self.releasers.rescan();
+    }
+
+    /// Removes the dead entries of deferred requests and watchers, unless there are too many to look at.
+    pub(crate) fn compact_few(&mut self) {
         if self.in_maps() <= FEW {
             self.count_removed_by(Self::compact_maps);
         }
@@ -412,7 +418,7 @@ impl<W: Waits> WaitQueue<W> {
 
     /// Deferred requests and watchers, dead ones included.
     #[inline]
-    fn in_maps(&self) -> usize {
+    pub(crate) fn in_maps(&self) -> usize {
         self.deferred.len() + self.idle.len() + self.settled.len()
     }
 

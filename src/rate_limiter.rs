@@ -87,8 +87,8 @@ pub use wait::RateTake;
 /// one that was in force; see [`set_burst`](Self::set_burst).
 ///
 /// The time of a grant is that of the call that made it. A future that has been granted its tokens and is polled later, or a thread
-/// that gets to run later, uses them later. Time is what [`Instant`] measures, so a test under tokio's paused clock, which ends
-/// each sleep at once, still waits in real time.
+/// that gets to run later, uses them later. Time is what [`Instant`] measures, so under tokio's paused clock, which ends each
+/// sleep at once, a future polls again and again until the time has really passed.
 ///
 /// # Fairness
 ///
@@ -104,8 +104,8 @@ pub use wait::RateTake;
 /// # Panics
 ///
 /// No argument causes a panic. If a [`Waker`](core::task::Waker) panics in a call that wakes it, the other waiters are still woken,
-/// and the panic continues in that call; tokens that the call had taken come back by time, and a future that was polled in it has
-/// completed. The limiter stays usable. Wakers and
+/// and the panic continues in that call; tokens that the call had taken come back by time, and a future that became ready in it
+/// has completed. The limiter stays usable. Wakers and
 /// `sleep` functions run without a lock held, and may call the limiter. (If two wakers panic in one call, the process aborts, as
 /// after any second panic during unwinding. If a waker drops its own pending future, the grants recurse; many thousands of such
 /// waiters can overflow the stack.)

@@ -57,6 +57,8 @@ impl<'a> Release<'a> {
         Self { bucket, stage: Stage::Fresh }
     }
 
+    const QUEUED_AS: (Kind, u32, u32) = (Kind::Release, 1, 1);
+
     /// If the future is new, puts the token in without waiting, or fails for good.
     fn release_now(&mut self) -> Option<Result<(), ReleaseError>> {
         let Stage::Fresh = self.stage else { return None };
@@ -79,7 +81,7 @@ impl<'a> Release<'a> {
         }
         assert!(!self.is_terminated(), "`Release` polled after it completed");
         let mut wakes = WakeList::new();
-        let released = ready!(self.stage.poll_queued(self.bucket, cx, &mut wakes, (Kind::Release, 1, 1)));
+        let released = ready!(self.stage.poll_queued(self.bucket, cx, &mut wakes, Self::QUEUED_AS));
         self.stage.finish();
         drop(wakes);
         Poll::Ready(released.map(drop).map_err(|_| self.bucket.closed().into()))
@@ -90,9 +92,13 @@ impl Future for Release<'_> {
     type Output = Result<(), ReleaseError>;
 
     #[track_caller]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let budget = ready!(coop::poll_proceed(cx));
-        budget.spend_if_ready(self.poll_slow(cx))
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let Poll::Ready(budget) = coop::poll_proceed(cx) else {
+            this.stage.join(this.bucket, cx.waker(), &mut WakeList::new(), Self::QUEUED_AS);
+            return Poll::Pending;
+        };
+        budget.spend_if_ready(this.poll_slow(cx))
     }
 }
 

@@ -1,7 +1,7 @@
 //! How far a future has come: what the futures for tokens, for room, and for an idle or settled bucket share.
 
 use core::mem::{self, ManuallyDrop};
-use core::task::{Context, Poll};
+use core::task::{Context, Poll, Waker};
 
 use crate::TokenBucket;
 use crate::state::{Kind, Refused};
@@ -24,11 +24,6 @@ impl Stage {
         }
     }
 
-    #[inline]
-    pub(crate) fn queued(registration: Registration) -> Self {
-        Self::Queued(ManuallyDrop::new(registration))
-    }
-
     /// Leaves the queue, if the future is in it.
     #[cold]
     pub(crate) fn cancel(&mut self, bucket: &TokenBucket) {
@@ -45,6 +40,14 @@ impl Stage {
         }
     }
 
+    /// Joins the queue if the future is new.
+    #[inline]
+    pub(crate) fn join(&mut self, bucket: &TokenBucket, waker: &Waker, wakes: &mut WakeList, (kind, min, up_to): (Kind, u32, u32)) {
+        if let Self::Fresh = self {
+            *self = Self::Queued(ManuallyDrop::new(bucket.combiner().enqueue(Waiter::new(kind, min, up_to, waker), wakes)));
+        }
+    }
+
     /// Joins the queue if necessary, and polls the waiter in it.
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "a call more costs a tenth of a hand-over")]
@@ -53,21 +56,13 @@ impl Stage {
         bucket: &TokenBucket,
         cx: &mut Context<'_>,
         wakes: &mut WakeList,
-        (kind, min, up_to): (Kind, u32, u32),
+        request: (Kind, u32, u32),
     ) -> Poll<Result<u32, Refused>> {
-        let combiner = bucket.combiner();
-        let mut registered = false;
-        if let Self::Fresh = self {
-            let registration = combiner.enqueue(Waiter::new(kind, min, up_to, cx.waker()), wakes);
-            let is_waiting = registration.waiter.is_waiting();
-            *self = Self::queued(registration);
-            if is_waiting {
-                return Poll::Pending;
-            }
-            registered = true;
-        }
+        let is_fresh = matches!(self, Self::Fresh);
+        self.join(bucket, cx.waker(), wakes, request);
         match self {
-            Self::Queued(registration) => combiner.poll(&registration.waiter, cx.waker(), registered, wakes),
+            Self::Queued(registration) if is_fresh && registration.waiter.is_waiting() => Poll::Pending,
+            Self::Queued(registration) => bucket.combiner().poll(&registration.waiter, cx.waker(), is_fresh, wakes),
             Self::Fresh | Self::Done => unreachable!("it is queued"),
         }
     }

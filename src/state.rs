@@ -15,15 +15,15 @@
 //! `available` is the most significant field and signed, so one comparison with the word tells whether `n` tokens are available,
 //! and one addition to it changes their number.
 //!
-//! | flag          | meaning                                                            | set by                     | cleared by |
-//! |---------------|--------------------------------------------------------------------|----------------------------|------------|
-//! | CLOSED        | no take, release or resize succeeds any more                       | `close`                    | never      |
-//! | HAS_WAITERS   | takers may be queued: a return must serve them                     | the owner, an arrival in the inbox | the owner |
-//! | BYPASSED      | tokens were taken ahead of the queue since the last return         | a take with HAS_WAITERS    | the owner  |
-//! | NO_BARGING    | callers must queue even if tokens are available                    | the owner, an arrival in the inbox, `recheck_exclusively` | the owner |
-//! | HAS_RELEASERS | releasers may be queued: a take from a full bucket must serve them | the owner, an arrival in the inbox | the owner |
-//! | HAS_DEFERRED  | requests above the capacity, or `idle`/`settled` waiters, may be queued | the owner, an arrival in the inbox | the owner |
-//! | RECHECK       | the owner of the queue must look at the bucket and the inbox again | a thread that found the queue owned | the owner |
+//! | flag          | meaning                                                            | set by                                                    | cleared by |
+//! |---------------|--------------------------------------------------------------------|-----------------------------------------------------------|------------|
+//! | CLOSED        | no take, release or resize succeeds any more                       | `close`                                                   | never      |
+//! | HAS_WAITERS   | takers may be queued: a return must serve them                     | the owner, an arrival in the inbox                        | the owner  |
+//! | BYPASSED      | tokens were taken ahead of the queue since the last return         | a take with HAS_WAITERS                                   | the owner  |
+//! | NO_BARGING    | callers must queue even if tokens are available                    | as HAS_WAITERS, and a change that finds the queue owned   | the owner  |
+//! | HAS_RELEASERS | releasers may be queued: a take from a full bucket must serve them | as HAS_WAITERS                                            | the owner  |
+//! | HAS_DEFERRED  | requests above the capacity, or watchers, may be queued            | as HAS_WAITERS                                            | the owner  |
+//! | RECHECK       | the owner of the queue must look at the bucket and the inbox again | a thread that finds the queue owned, an owner that yields | the owner  |
 //!
 //! The *owner* is the thread that holds the wait queue, see `combiner.rs`.
 //!

@@ -8,7 +8,7 @@ use core::task::{Context, Poll, ready};
 
 use futures_core::future::FusedFuture;
 
-use crate::combiner::{Combiner, undo_on_unwind};
+use crate::combiner::{Combiner, on_unwind};
 use crate::stage::Stage;
 use crate::state::{Kind, MAX_CAPACITY, Refused, State};
 use crate::sync::coop;
@@ -176,16 +176,31 @@ impl<H: Handle> TakeFuture<H> {
         }
     }
 
+    /// How the request is queued.
+    const fn queued_as(&self) -> (Kind, u32, u32) {
+        (Kind::Take, self.request.min, self.request.up_to)
+    }
+
+    /// The poll of a task without budget: if the request is new and can wait, it takes its place in the queue.
+    #[cold]
+    fn join(&mut self, cx: &mut Context<'_>) {
+        if let Some(handle) = &self.handle {
+            let bucket = handle.to_bucket();
+            if self.request.up_to > 0 && self.request.min <= bucket.combiner().max() {
+                self.stage.join(bucket, cx.waker(), &mut WakeList::new(), self.queued_as());
+            }
+        }
+    }
+
     /// The poll of a request that joins the queue, or is in it.
     #[cold]
     fn poll_queued(&mut self, cx: &mut Context<'_>) -> Poll<Result<u32, Refused>> {
         let Some(handle) = &self.handle else { unreachable!("it is not done") };
         let mut wakes = WakeList::new();
-        let request = (Kind::Take, self.request.min, self.request.up_to);
-        let polled = ready!(self.stage.poll_queued(handle.to_bucket(), cx, &mut wakes, request));
+        let polled = ready!(self.stage.poll_queued(handle.to_bucket(), cx, &mut wakes, self.queued_as()));
         if let Ok(count) = polled {
             let give_back = || handle.to_bucket().combiner().give(count as usize);
-            undo_on_unwind(give_back, || {
+            on_unwind(give_back, || {
                 self.stage.finish();
                 // If the waker of another waiter panics, the tokens go back, and this begins anew.
                 self.stage = Stage::Fresh;
@@ -252,7 +267,10 @@ impl<H: Handle> Future for TakeFuture<H> {
     #[track_caller]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let budget = ready!(coop::poll_proceed(cx));
+        let Poll::Ready(budget) = coop::poll_proceed(cx) else {
+            this.join(cx);
+            return Poll::Pending;
+        };
         match this.take_fast() {
             Ok(()) => {
                 budget.spend();

@@ -44,7 +44,7 @@ fn cancel_grant_and_newcomer() {
     });
 }
 
-/// Guards `WaitQueue::grant_to`: no tokens are taken for a waiter that left long ago, not even for a moment. Guards `Combiner::serve_waiters`, which goes
+/// Guards `WaitQueue::grant_to`: no tokens are taken for a waiter that left long ago, not even for a moment. Guards `Combiner::serve_takers`, which goes
 /// on after a grant that leaves tokens.
 #[test]
 fn grant_passes_over_the_dead() {
@@ -67,7 +67,7 @@ fn grant_passes_over_the_dead() {
     });
 }
 
-/// Guards `Combiner::hand_over`, which gives the tokens back if the waiter has left (C5), where two are served.
+/// Guards `Combiner::grant_to_heads`, which gives the tokens back if the waiter has left (C5), where two are served.
 #[test]
 fn cancel_against_two_grants() {
     check(Some(3), || {

@@ -116,7 +116,7 @@ fn release_reaches_deferred_requests() {
     });
 }
 
-/// Guards `Combiner::serve_waiters`, which grants tokens to two in one step.
+/// Guards `Combiner::serve_takers`, which grants tokens to two in one step.
 #[test]
 fn growth_for_two() {
     check(Some(3), || {
@@ -371,7 +371,7 @@ fn shrink_against_a_hand_off() {
     });
 }
 
-/// Guards `Combiner::serve_waiters`, which looks at the deferred requests in the step that grants: if they fit by then, they are older.
+/// Guards `Combiner::serve_takers`, which looks at the deferred requests in the step that grants: if they fit by then, they are older.
 #[test]
 fn growth_against_a_grant_to_a_younger_request() {
     check(Some(3), || {
@@ -388,7 +388,7 @@ fn growth_against_a_grant_to_a_younger_request() {
     });
 }
 
-/// Guards `Combiner::hand_off`, which looks at the word again if the waiter has left: the returned token is owed by then.
+/// Guards `Combiner::hand_off`, which looks at the word again if the waiter has left: by then, the returned token has to pay off a deficit.
 #[test]
 fn shrink_and_cancel_against_a_hand_off() {
     check(Some(3), || {

@@ -85,7 +85,7 @@ fn polled_again_while_granted() {
     });
 }
 
-/// Guards `Combiner::change_and_recheck` (C3): the thread that finds the queue owned leaves its token to the owner.
+/// Guards `Combiner::update_and_recheck` (C3): the thread that finds the queue owned leaves its token to the owner.
 #[test]
 fn two_returns_meet() {
     check(Some(3), || {
@@ -140,7 +140,7 @@ fn two_grants_against_shrink() {
     });
 }
 
-/// Guards `Combiner::serve_waiters`, which serves as many as there are tokens for, also those from the inbox.
+/// Guards `Combiner::serve_takers`, which serves as many as there are tokens for, also those from the inbox.
 #[test]
 fn three_grants_of_one_return() {
     check(Some(3), || {

@@ -6,7 +6,7 @@ use crate::{Idle, Settled};
 
 /// # Watching
 impl TokenBucket {
-    /// Returns the configured total: available tokens plus held ones.
+    /// Returns the configured total: the number of tokens, available and held, unless there is a deficit or a surplus.
     ///
     /// ```
     /// # use token_bucket::TokenBucket;
@@ -146,8 +146,8 @@ impl TokenBucket {
     /// [forgotten](crate::TokenGuard::forget) token is outstanding**, so this waits until another one is released in its place.
     ///
     /// The future is ready if there was a moment without outstanding tokens since it was first polled. A token that comes back and
-    /// goes on to a waiter makes no such moment (although [`snapshot`](Self::snapshot) may show it in the bucket in between), and a
-    /// moment that [`grow_and_take`](Self::grow_and_take) ends at once may be missed.
+    /// is granted to a waiter makes no such moment, although [`snapshot`](Self::snapshot) or the first poll of another `idle` may
+    /// see it in the bucket. A moment that [`grow_and_take`](Self::grow_and_take) ends at once may be missed.
     pub fn idle(&self) -> Idle<'_> {
         Idle::new(self, Kind::Idle)
     }

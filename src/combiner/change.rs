@@ -2,7 +2,7 @@
 
 use core::convert::Infallible;
 
-use super::{Combiner, Queue, undo_on_unwind};
+use super::{Combiner, Queue, on_unwind};
 use crate::atomic::Phase;
 use crate::state::{Given, Kind, Refused, State};
 use crate::waiter::WakeList;
@@ -28,7 +28,7 @@ impl Combiner {
     pub(crate) fn try_take_up_to(&self, min: u32, up_to: u32) -> Result<u32, Refused> {
         let mut wakes = WakeList::new();
         let taken = self.update(&mut wakes, |state| state.take(min, up_to))?;
-        undo_on_unwind(|| self.give(taken as usize), || drop(wakes));
+        on_unwind(|| self.give(taken as usize), || drop(wakes));
         Ok(taken)
     }
 
@@ -91,7 +91,7 @@ impl Combiner {
             Ok(next) => Ok((next, ())),
             Err(_) => Err(state),
         })?;
-        undo_on_unwind(|| self.retire(n), || drop(wakes));
+        on_unwind(|| self.retire(n), || drop(wakes));
         Ok(())
     }
 
@@ -193,16 +193,17 @@ impl Combiner {
     /// Hands `n` returned tokens to the head of the queue, past the word: it would first add them, and then subtract them.
     #[inline]
     fn hand_off(&self, queue: &mut Queue, n: usize, wakes: &mut WakeList) -> Option<State> {
-        let mut seen = self.state.load_exact();
-        while seen.allows_hand_off(n) {
+        loop {
+            // Each time anew: if a head has left, the bucket may have been shrunk or closed before that.
+            let seen = self.state.load_exact();
+            if !seen.allows_hand_off(n) {
+                return None;
+            }
             let (head, count) = queue.pop_for_hand_off(n)?;
             if head.notify(Phase::Granted(count), wakes) {
                 return Some(seen);
             }
             queue.count_removed(Kind::Take);
-            // The bucket may have been shrunk or closed before this waiter left. A change, as it sees the newest word.
-            seen = self.state.change(|state| (state, state));
         }
-        None
     }
 }

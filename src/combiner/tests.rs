@@ -145,6 +145,18 @@ fn a_waiter_that_is_served_while_the_bucket_is_closed_leaves_no_dead_entry() {
     }
 }
 
+/// It leaves just when an owner defers it, and HAS_DEFERRED does not show it yet: so it does not ask for service.
+#[test]
+fn a_request_that_leaves_unnoticed_leaves_no_flag_in_the_word() {
+    let combiner = Combiner::new(MAX, 1);
+    let waiter = combiner.enqueue(Waiter::new(Kind::Take, 2, 2, Waker::noop()), &mut WakeList::new());
+    waiter.waiter.phase.leave();
+    combiner.dead_takers.increment();
+    assert_eq!(combiner.try_take(1), Ok(()));
+    combiner.give(1);
+    assert_no_flag(&combiner);
+}
+
 /// Some leave while the queue is owned, too few for their entries to be removed then; the others leave one by one.
 #[test]
 fn those_that_leave_in_a_crowd_leave_no_flag_in_the_word() {
@@ -183,7 +195,7 @@ fn entries_of_waiters_that_left_do_not_pile_up() {
 
 /// The waker belongs to a waiter for which another thread has left work.
 #[test]
-fn a_growth_that_wakes_a_waker_that_panics_is_undone() {
+fn a_growth_that_wakes_a_waker_that_panics_is_retired() {
     struct Panics;
     impl Wake for Panics {
         fn wake(self: Arc<Self>) {

@@ -279,7 +279,7 @@ impl Bucket {
         (tried.is_ok(), self.serve())
     }
 
-    /// A waiter leaves. In a line, its entry stays.
+    /// A waiter leaves. Among the arrivals, its entry stays.
     fn leave(&mut self, id: usize) -> Vec<Event> {
         let was_woken = self.waiters[id].standing.replace(Standing::Gone) == Standing::Woken;
         self.model.takers.retain(|taker| taker.id != id);

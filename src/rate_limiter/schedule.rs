@@ -196,11 +196,23 @@ impl Schedule {
     }
 
     fn enter(&mut self, request: &mut Request, waker: &mut Option<Waker>) -> Poll<Result<(), LimitError>> {
-        let need = request.need;
-        let checked = self.check(need);
-        if checked.is_err() || need == 0 || self.take(need) {
+        let checked = self.check(request.need);
+        if checked.is_err() || request.need == 0 || self.take(request.need) {
             return Poll::Ready(checked);
         }
+        self.enqueue(request, waker);
+        Poll::Pending
+    }
+
+    /// A request that is new and can wait takes its place in the queue, even if there are tokens: these are granted to it then.
+    pub(super) fn join(&mut self, request: &mut Request, waker: &mut Option<Waker>) {
+        if matches!(request.stage, Stage::New) && request.need > 0 && self.check(request.need).is_ok() {
+            self.enqueue(request, waker);
+        }
+    }
+
+    fn enqueue(&mut self, request: &mut Request, waker: &mut Option<Waker>) {
+        let need = request.need;
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         request.stage = Stage::Waiting(ticket);
@@ -211,7 +223,6 @@ impl Schedule {
             self.queued += need as u128;
             self.queue.insert(ticket, waiter);
         }
-        Poll::Pending
     }
 
     fn poll_again(

@@ -5,7 +5,7 @@ use core::fmt;
 use core::future::Future;
 use core::ops::ControlFlow;
 use core::pin::Pin;
-use core::task::{Context, Poll, Waker, ready};
+use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use std::time::Instant;
 
@@ -28,6 +28,13 @@ pub(super) struct Attempt<'a> {
 impl<'a> Attempt<'a> {
     pub(super) fn new(limiter: &'a RateLimiter, n: usize) -> Self {
         Self { limiter, request: Request::new(n) }
+    }
+
+    /// The poll of a task without budget: if the request is new and can wait, it takes its place in the queue.
+    #[cold]
+    fn join(&mut self, now: Duration, waker: &Waker) {
+        let mut waker = Some(waker.clone());
+        self.limiter.with(now, |schedule, _| schedule.join(&mut self.request, &mut waker));
     }
 
     pub(super) fn poll(&mut self, now: Duration, waker: &Waker) -> Turn {
@@ -105,7 +112,10 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let limiter = this.attempt.limiter;
-        let budget = ready!(coop::poll_proceed(cx));
+        let Poll::Ready(budget) = coop::poll_proceed(cx) else {
+            this.attempt.join(limiter.now(), cx.waker());
+            return Poll::Pending;
+        };
         let polled = match this.attempt.request.stage {
             Stage::New if limiter.take_now(this.attempt.request.need) => {
                 this.attempt.request.stage = Stage::Done;

@@ -88,7 +88,7 @@ fn the_inner_service_is_taken_out_without_its_token() {
     assert_eq!((bucket.outstanding(), bucket.waiting()), (1, 1));
     let mut inner = queued.into_inner().into_inner();
     assert_eq!((bucket.outstanding(), bucket.waiting()), (1, 0));
-    drop(ready.into_inner().into_inner());
+    let _inner = ready.into_inner().into_inner();
     assert_eq!(bucket.outstanding(), 0);
     assert_eq!(assert_ready_ok!(task::spawn(inner.call(1)).poll()), 2);
 }

@@ -120,7 +120,7 @@ fn waiters_that_leave_cost_a_few_looks_each() {
         for waiter in waiters {
             waiter.standing.set(Standing::Gone);
             dead += 1;
-            if dead > 16 && dead > bucket.queue.takers() / 2 {
+            if 2 * dead > bucket.queue.takers() {
                 bucket.queue.compact();
                 assert_eq!(bucket.queue.take_removed(), Some((dead, 0)));
                 dead = 0;

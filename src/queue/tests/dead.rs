@@ -67,7 +67,7 @@ fn compaction_removes_all_dead_entries_and_nothing_else() {
 }
 
 #[test]
-fn buried_waiters_are_counted_by_kind() {
+fn removed_waiters_are_counted_by_kind() {
     let mut queue = WaitQueue::<Rc<Waiter>>::new(true);
     assert_eq!(queue.take_removed(), None);
     for kind in [Kind::Take, Kind::Release, Kind::Idle, Kind::Settled] {

@@ -27,7 +27,7 @@ impl Wake for Wakes {
 
 /// A waiter with its waker and alarm.
 struct Client<'a> {
-    place: Attempt<'a>,
+    attempt: Attempt<'a>,
     wakes: Arc<Wakes>,
     seen: usize,
     polls: usize,
@@ -85,9 +85,9 @@ impl<'a> World<'a> {
     /// Records the waiters that the latest call granted tokens: the first in the queue, and any that were deferred.
     fn note(&mut self) {
         for at in 0..self.clients.len() {
-            let Client { place, grant: None, .. } = &self.clients[at] else { continue };
-            let Stage::Waiting(ticket) = place.request.stage else { continue };
-            let need = place.request.need;
+            let Client { attempt, grant: None, .. } = &self.clients[at] else { continue };
+            let Stage::Waiting(ticket) = attempt.request.stage else { continue };
+            let need = attempt.request.need;
             let (is_queued, is_deferred) = {
                 let schedule = self.limiter.lock();
                 (schedule.queue.contains_key(&ticket), schedule.deferred.contains_key(&ticket))
@@ -106,7 +106,7 @@ impl<'a> World<'a> {
     fn check_leader(&self) {
         let schedule = self.limiter.lock();
         let Some((&head, waiter)) = schedule.queue.first_key_value().filter(|_| !schedule.is_closed()) else { return };
-        let is_head = |client: &&Client<'_>| matches!(client.place.request.stage, Stage::Waiting(ticket) if ticket == head);
+        let is_head = |client: &&Client<'_>| matches!(client.attempt.request.stage, Stage::Waiting(ticket) if ticket == head);
         let leader = self.clients.iter().find(is_head).expect("a client");
         if leader.wakes.0.load(Ordering::Relaxed) == leader.seen {
             let missing = schedule.missing as u128 + waiter.need as u128 - schedule.burst as u128;
@@ -115,8 +115,8 @@ impl<'a> World<'a> {
     }
 
     fn arrive(&mut self, need: usize) {
-        let place = Attempt::new(self.limiter, need);
-        self.clients.push(Client { place, wakes: Arc::default(), seen: 0, polls: 0, alarm: None, grant: None });
+        let attempt = Attempt::new(self.limiter, need);
+        self.clients.push(Client { attempt, wakes: Arc::default(), seen: 0, polls: 0, alarm: None, grant: None });
         self.poll(self.clients.len() - 1);
     }
 
@@ -125,7 +125,7 @@ impl<'a> World<'a> {
         let client = &mut self.clients[at];
         client.seen = client.wakes.0.load(Ordering::Relaxed);
         client.polls += 1;
-        let turn = client.place.poll(self.now, &Waker::from(Arc::clone(&client.wakes)));
+        let turn = client.attempt.poll(self.now, &Waker::from(Arc::clone(&client.wakes)));
         match turn {
             Turn::Pending(alarm) => {
                 client.alarm = alarm;
@@ -136,7 +136,7 @@ impl<'a> World<'a> {
                 let client = self.clients.remove(at);
                 assert_eq!(client.wakes.0.load(Ordering::Relaxed), client.seen, "woken by its own poll");
                 if result.is_ok() && client.grant.is_none() {
-                    self.grant(client.place.request.need);
+                    self.grant(client.attempt.request.need);
                 }
                 self.note();
                 true
@@ -148,10 +148,10 @@ impl<'a> World<'a> {
         let mut client = self.clients.remove(at);
         if let Some(grant) = client.grant {
             self.grants[grant] = None;
-            self.granted -= client.place.request.need;
+            self.granted -= client.attempt.request.need;
         }
         // Its drop would read the clock.
-        self.limiter.with(self.now, |schedule, outbox| schedule.cancel(&mut client.place.request, outbox));
+        self.limiter.with(self.now, |schedule, outbox| schedule.cancel(&mut client.attempt.request, outbox));
         self.note();
     }
 
