@@ -382,3 +382,40 @@ fn loss_of_an_arrival_is_counted() {
         assert!(poll(&mut first).is_ready());
     });
 }
+
+/// Guards `Combiner::leave_served`: a waiter that is served and is not the head has the queue served, too.
+#[test]
+fn served_waiter_behind_the_head_makes_way() {
+    check(Some(3), || {
+        let bucket = barging(3, 3);
+        let tokens = bucket.try_take_many_owned(2).unwrap();
+        let last = bucket.try_take_owned().unwrap();
+        let first = queued(bucket.take_owned());
+        let second = queued(bucket.take_owned());
+        let third = queued(bucket.take_owned());
+        // Wakes the first two.
+        drop(tokens);
+        race(&bucket, |_| drop(last), |_| second.wait().unwrap().forget());
+        third.wait().unwrap().forget();
+        first.wait().unwrap().forget();
+        at_rest(&bucket, 3, 0);
+    });
+}
+
+/// Guards `Combiner::serve_takers`, which looks at the queue again if the word has changed: a request that was above the capacity has
+/// to try for itself, and no flag told the other thread of it.
+#[test]
+fn growth_makes_an_arrival_try_for_itself() {
+    check(Some(3), || {
+        let bucket = barging(4, 1);
+        race(
+            &bucket,
+            |bucket| drop(bucket.take_many(2).wait().unwrap()),
+            |bucket| {
+                bucket.try_release().unwrap();
+                bucket.set_capacity(2).unwrap();
+            },
+        );
+        at_rest(&bucket, 0, 1);
+    });
+}

@@ -9,7 +9,14 @@ fn idle_against_a_return() {
     check(Some(3), || {
         let bucket = fifo(1, 1);
         let token = bucket.try_take_owned().unwrap();
-        race(&bucket, |_| drop(token), |bucket| bucket.idle().wait());
+        race(
+            &bucket,
+            |_| drop(token),
+            |bucket| {
+                bucket.idle().wait();
+                assert_eq!(bucket.outstanding(), 0);
+            },
+        );
         at_rest(&bucket, 0, 0);
     });
 }
@@ -184,7 +191,14 @@ fn settled_against_a_return() {
         let one = bucket.try_take_owned().unwrap();
         let two = bucket.try_take_owned().unwrap();
         bucket.set_capacity(1).unwrap();
-        race(&bucket, |_| drop(one), |bucket| bucket.settled().wait());
+        race(
+            &bucket,
+            |_| drop(one),
+            |bucket| {
+                bucket.settled().wait();
+                assert_eq!(bucket.deficit(), 0);
+            },
+        );
         drop(two);
         at_rest(&bucket, 0, 0);
     });
@@ -213,7 +227,7 @@ fn settled_against_a_return_and_growth() {
     });
 }
 
-/// Guards `Combiner::serve_others`: a watcher hears of a growth that ends the deficit, not of the return before it.
+/// Guards `Combiner::serve_others`: a return that pays off the deficit also serves the watcher, and not only the taker.
 #[test]
 fn settled_against_a_taker() {
     check(Some(3), || {
@@ -221,7 +235,14 @@ fn settled_against_a_taker() {
         let tokens = bucket.try_take_many_owned(2).unwrap();
         bucket.set_capacity(1).unwrap();
         let first = queued(bucket.take_owned());
-        race(&bucket, |_| drop(tokens), |bucket| bucket.settled().wait());
+        race(
+            &bucket,
+            |_| drop(tokens),
+            |bucket| {
+                bucket.settled().wait();
+                assert_eq!(bucket.deficit(), 0);
+            },
+        );
         drop(first.wait().unwrap());
         at_rest(&bucket, 0, 0);
     });

@@ -1,6 +1,7 @@
 //! Releasers that wait for room.
 
-use loom_tests::{Arc, at_rest, check, fifo, poll, queued, race, race3, thread};
+use loom_tests::{Arc, TokenBucket, at_rest, check, fifo, poll, queued, race, race3, thread};
+use token_bucket::Token;
 
 /// Guards `HAS_RELEASERS`, by which a take has a releaser woken, and `State::settle`, if the take has come before.
 #[test]
@@ -188,5 +189,19 @@ fn answer_of_a_releaser_that_an_owner_finds_early_is_seen() {
         taker.join().unwrap();
         drop(second);
         at_rest(&bucket, 2, 2);
+    });
+}
+
+/// Guards `Combiner::update_as_owner`: an owner whose own change is refused serves for the changes that found the queue owned.
+#[test]
+fn refused_take_serves_for_another() {
+    check(Some(3), || {
+        let bucket = fifo(1, 1);
+        let release = queued(bucket.release());
+        let take = |bucket: &Arc<TokenBucket>| bucket.try_take().map(Token::forget).is_ok();
+        let (one, two) = race(&bucket, take, take);
+        assert!(one != two, "there is one token");
+        release.wait().unwrap();
+        at_rest(&bucket, 1, 1);
     });
 }

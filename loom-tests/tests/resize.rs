@@ -412,3 +412,23 @@ fn shrink_and_cancel_against_a_hand_off() {
         at_rest(&bucket, 0, 0);
     });
 }
+
+/// Guards `State::recheck_exclusively`, which shuts newcomers out for deferred requests as well.
+#[test]
+fn growth_under_an_owner_for_a_deferred_request() {
+    check(Some(3), || {
+        let bucket = fifo(2, 1);
+        let mut first = queued(bucket.take_many_owned(2));
+        race(
+            &bucket,
+            |bucket| drop(queued(bucket.take_many(2))),
+            |bucket| {
+                bucket.set_capacity(2).unwrap();
+                assert!(bucket.try_take().is_err(), "it has overtaken a waiter that could use the token");
+            },
+        );
+        assert!(poll(&mut first).is_ready());
+        drop(first);
+        at_rest(&bucket, 0, 0);
+    });
+}

@@ -202,8 +202,8 @@ impl State {
         if may { self.with(change) } else { Vec::new() }
     }
 
-    /// A waiter is polled and gets this answer.
-    fn poll(&self, id: Id, answer: Answer) -> Vec<Self> {
+    /// A waiter is polled and gets this answer; `meanwhile`, other threads may be serving.
+    fn poll(&self, id: Id, answer: Answer, meanwhile: bool) -> Vec<Self> {
         let waits = self.queue.iter().position(|waiter| waiter.id == id);
         let granted = self.granted.iter().position(|grant| grant.id == id);
         let count = if let Answer::Count(count) = answer { Some(count) } else { None };
@@ -221,7 +221,11 @@ impl State {
                     next.available -= n;
                 })
             }
-            (Answer::NotNow, Some(_), _) => self.when(!self.waiters_closed, |_| {}),
+            (Answer::NotNow, Some(at), _) => {
+                // In a Barging bucket, the first waiter has been woken for the tokens that are there.
+                let is_overlooked = !self.fifo && !meanwhile && self.first() == Some(at) && self.queue[at].min <= self.available;
+                self.when(!self.waiters_closed && (self.closed || !is_overlooked), |_| {})
+            }
             (Answer::NotNow, _, Some(at)) => self.when(!self.granted[at].notified, |_| {}),
             (Answer::Closed, Some(_), _) => self.when(self.closed, |next| next.queue.retain(|waiter| waiter.id != id)),
             _ => Vec::new(),
@@ -258,7 +262,9 @@ impl State {
             (Call::Poll(id, _) | Call::PollUpTo(id, _) | Call::Wait(id, _), Answer::Closed) if !self.knows(id) => closed,
             (Call::Wait(id, _), Answer::NotNow) | (Call::Cancel(id), Answer::Done) => self.cancel(id),
             (Call::Poll(id, _) | Call::PollUpTo(id, _) | Call::Wait(id, _), Answer::Closed) if self.closed => self.cancel(id),
-            (Call::Poll(id, _) | Call::PollUpTo(id, _) | Call::Wait(id, _) | Call::PollAgain(id), answer) => self.poll(id, answer),
+            (Call::Poll(id, _) | Call::PollUpTo(id, _) | Call::Wait(id, _) | Call::PollAgain(id), answer) => {
+                self.poll(id, answer, meanwhile)
+            }
             (Call::TryTake(n), Answer::Done) => self.when(self.may_take(n), |next| next.available -= n),
             (Call::TryTake(n), Answer::NotNow) => self.when(self.may_refuse(n, meanwhile), |_| {}),
             (Call::TryTakeUpTo(n), Answer::Count(count)) => {
