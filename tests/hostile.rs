@@ -37,6 +37,7 @@ both! {
     a_task_may_be_dropped_by_its_own_wake,
     waiting_futures_keep_their_bucket,
     the_cost_of_a_crowd_is_linear,
+    b28_a_blocked_thread_parks,
     a_resize_does_not_visit_requests_that_it_cannot_serve,
     ten_million_calls_add_up,
 }
@@ -341,6 +342,16 @@ fn a_waker_that_panics_as_its_future_is_granted_and_dropped_loses_no_token(fairn
             assert_eq!(numbers(&bucket), [1, 0, 0, 0], "round {round}");
         }
     });
+}
+
+/// A thread that spins needs as much of the processor as it waits.
+fn b28_a_blocked_thread_parks(fairness: Fairness) {
+    let wait = Duration::from_millis(200);
+    let (paused, full) = (bucket(fairness, 0), TokenBucket::new(1, 1).unwrap().with_fairness(fairness));
+    let before = ThreadTime::now();
+    assert!(paused.take().wait_timeout(wait).is_err());
+    assert!(full.release().wait_timeout(wait).is_err());
+    assert!(before.elapsed() < wait / 2, "{:?}", before.elapsed());
 }
 
 /// The token is returned while the new waker is cloned, so that waker is not needed, and panics when dropped.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures::executor::ThreadPool;
 use futures::task::SpawnExt;
 use futures_lite::future::{or, poll_once, yield_now};
-use support::{both, counting_waker, in_time, poll_with};
+use support::{both, chaos_seed, counting_waker, in_time, poll_with};
 use token_bucket::{Fairness, OwnedToken, Snapshot, TokenBucket, WaitError};
 
 both! {
@@ -45,7 +45,7 @@ struct Random(u64);
 
 impl Random {
     fn new(seed: u64, thread: usize) -> Self {
-        Self((seed << 8 | (thread as u64 + 1)).wrapping_mul(0x9E37_79B9_7F4A_7C15))
+        Self((chaos_seed() << 20 ^ seed << 8 | (thread as u64 + 1)).wrapping_mul(0x9E37_79B9_7F4A_7C15))
     }
 
     fn below(&mut self, n: usize) -> usize {

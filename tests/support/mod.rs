@@ -122,6 +122,11 @@ pub fn numbers(bucket: &TokenBucket) -> [usize; 4] {
     [now.available, now.outstanding, now.deficit, bucket.waiting()]
 }
 
+/// What `.ci/chaos` sets for each of its rounds, so that these differ; else 0.
+pub fn chaos_seed() -> u64 {
+    std::env::var("TOKEN_BUCKET_CHAOS").map_or(0, |seed| seed.parse().expect("TOKEN_BUCKET_CHAOS is a number"))
+}
+
 /// Runs a test that would deadlock if it failed.
 pub fn in_time(test: impl FnOnce() + Send + 'static) {
     let (done, ended) = mpsc::channel::<()>();

@@ -128,7 +128,9 @@ impl<'a> World<'a> {
                     token.forget();
                 }
             }
-            16..=17 if self.program != Program::Resizes => self.deposit(n),
+            16..=17 if self.program == Program::Deposits || self.program == Program::Everything && thread_rng().gen_bool(0.5) => {
+                self.deposit(n);
+            }
             16..=19 if self.program != Program::Deposits => self.resize(what, n),
             _ => self.give_back(),
         }
