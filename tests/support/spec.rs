@@ -118,6 +118,8 @@ struct State {
     granted: Vec<Grant>,
     /// Tokens granted to cancelled waiters; the owner of the queue returns them.
     orphaned: Vec<i64>,
+    /// What waiters needed that were cancelled in the queue. An owner that has just seen one there may take its tokens, to return them.
+    missed: Vec<i64>,
     /// Whether there ever was a waiter: then a thread may be serving.
     waited: bool,
 }
@@ -166,6 +168,7 @@ impl State {
         for n in std::mem::take(&mut self.orphaned) {
             self.give(n);
         }
+        self.missed.clear();
         while let Some(next) = self.serve() {
             *self = next;
         }
@@ -233,8 +236,11 @@ impl State {
     }
 
     fn cancel(&self, id: Id) -> Vec<Self> {
-        if self.queue.iter().any(|waiter| waiter.id == id) {
-            return self.with(|next| next.queue.retain(|waiter| waiter.id != id));
+        if let Some(at) = self.queue.iter().position(|waiter| waiter.id == id) {
+            return self.with(|next| {
+                let Waiter { min, .. } = next.queue.remove(at);
+                next.missed.push(min);
+            });
         }
         let Some(at) = self.granted.iter().position(|grant| grant.id == id) else { return Vec::new() };
         let Grant { n, notified, .. } = self.granted[at];
@@ -361,6 +367,17 @@ impl Search<'_> {
                 return true;
             }
         }
+        for at in 0..state.missed.len() {
+            let mut next = state.clone();
+            let n = next.missed.remove(at);
+            if !next.closed && n <= next.available {
+                next.available -= n;
+                next.orphaned.push(n);
+                if self.search(done, next) {
+                    return true;
+                }
+            }
+        }
         let end = open.iter().map(|&at| self.events[at].to).min().unwrap();
         for at in open {
             let Event { call, answer, from, .. } = self.events[at];
@@ -412,6 +429,7 @@ pub fn check(fairness: Fairness, max: i64, capacity: i64, events: &[Event]) -> R
         queue: Vec::new(),
         granted: Vec::new(),
         orphaned: Vec::new(),
+        missed: Vec::new(),
         waited: false,
     };
     if (Search { events, meanwhile, seen: HashSet::new() }).search(0, state) {

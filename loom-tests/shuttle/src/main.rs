@@ -1,6 +1,6 @@
 //! Random programs on a bucket, in random schedules: what models of two or three threads are too small for.
 //!
-//! `.ci/shuttle [seconds]` runs it. Three kinds of programs take turns, under both fairness modes, with 4 to 8 threads, scheduled at random or by
+//! `.ci/shuttle [seconds]` runs it. Six kinds of programs take turns, under both fairness modes, with 4 to 8 threads, scheduled at random or by
 //! PCT (which prefers schedules with few, but unexpected, preemptions). A failure prints what the threads did, and the arguments that repeat it.
 
 #[cfg(not(loom))]
@@ -8,7 +8,13 @@ compile_error!("this is to be built with `--cfg loom`: run .ci/shuttle");
 
 mod blocking;
 mod bypass;
+mod histories;
+#[path = "../../../tests/support/history.rs"]
+mod history;
 mod mixed;
+#[allow(dead_code, reason = "these programs do not make every call")]
+#[path = "../../../tests/support/spec.rs"]
+mod spec;
 mod waiting;
 
 use std::sync::Mutex;
@@ -21,9 +27,10 @@ use token_bucket::Fairness;
 /// What the threads do, so many of them.
 type Program = fn(Fairness, usize);
 
-const SCENARIOS: [(&str, Program); 5] = [
+const SCENARIOS: [(&str, Program); 6] = [
     ("blocking", blocking::run),
     ("bypass", bypass::run),
+    ("histories", histories::run),
     ("resizes", mixed::resizes),
     ("deposits", mixed::deposits),
     ("everything", mixed::everything),
