@@ -405,7 +405,8 @@ pub fn check(fairness: Fairness, max: i64, capacity: i64, events: &[Event]) -> R
     assert!(events.len() < 128, "the history is too long");
     let makes_room = events.iter().any(|event| event.call == Call::WaitForRoom);
     // A newcomer that takes surplus tokens from a Barging bucket may let a waiter proceed.
-    let may_have_surplus = fairness == Fairness::Barging && events.iter().any(|event| matches!(event.call, Call::TryRelease(_)));
+    let makes_surplus = |event: &Event| matches!(event.call, Call::TryRelease(_) | Call::Refill(_));
+    let may_have_surplus = fairness == Fairness::Barging && events.iter().any(makes_surplus);
     let serves = |call| match call {
         Call::Snapshot => false,
         Call::TryTake(_) | Call::TryTakeUpTo(_) => makes_room || may_have_surplus,
