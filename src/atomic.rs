@@ -1,4 +1,4 @@
-//! The atomic cells: no other file of the protocol names an [`Ordering`].
+//! The atomic cells: except for `sync.rs`, no other file names an [`Ordering`].
 //!
 //! The second of the crate's three arguments: *what was done before is seen*.
 //!

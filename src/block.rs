@@ -50,8 +50,8 @@ pub(crate) fn poll_until<F: Future + Unpin>(future: F, deadline: Option<Instant>
     })
 }
 
-/// Calls `poll` until it breaks; `None` if it has not by the deadline. In between, parks this thread until it is woken, or until the
-/// time that `poll` has returned.
+/// Calls `poll` until it breaks; `None` if it has not by the deadline. In between, parks this thread until it is woken, or until
+/// the time that `poll` has returned.
 #[cold]
 pub(crate) fn park_until<T>(
     deadline: Option<Instant>,

@@ -40,9 +40,10 @@ use crate::{Closed, TryTakeError};
 /// ```
 ///
 /// Taking a token returns a [`Token`] guard and reduces [`available`](Self::available) by one; dropping the guard returns the
-/// token. The *capacity* is the configured total: the number of tokens, available and held, unless there is a deficit or a surplus. [`set_capacity`](Self::set_capacity)
-/// changes it to anything from 0 to the bucket's largest capacity, in one atomic step. If more tokens are held than a smaller
-/// capacity allows, the bucket has a *deficit*: returned tokens pay it off before any waiter gets one.
+/// token. The *capacity* is the configured total: available plus outstanding tokens, unless there is a deficit, or the bucket is
+/// *overfilled* (see [`release`](Self::release)). [`set_capacity`](Self::set_capacity) changes it to anything from 0 to the
+/// bucket's largest capacity, in one atomic step. If more tokens are held than a smaller capacity allows, the bucket has a
+/// *deficit*: returned tokens pay it off before any waiter gets one.
 ///
 /// A bucket is shared by reference, in a `static`, in an [`Arc`] (with the `_owned` methods), or within another shared type (see
 /// [`TokenGuard`]).
@@ -66,8 +67,8 @@ use crate::{Closed, TryTakeError};
 /// A panic while a token is held returns the token, and poisons nothing. If a [`Waker`](core::task::Waker) panics in a call that
 /// wakes it, the others are still woken, no token is lost, and the panic continues in that call. (If two of them panic, the process
 /// aborts, as after any second panic during unwinding.) A waker may call back into the bucket, but must not block: waiters
-/// that were granted tokens in the same call may be woken only after it returns. If a waker drops its own pending future, the hand-off recurses; thousands of
-/// such waiters can overflow the stack.
+/// that were granted tokens in the same call may be woken only after it returns. If a waker drops its own pending future, the
+/// hand-off recurses; thousands of such waiters can overflow the stack.
 ///
 /// A future that is leaked ([`mem::forget`](core::mem::forget)) is not cancelled. If it was not polled, that costs nothing. In a
 /// [`Fairness::Fifo`] bucket it keeps its place, gets its tokens in turn and keeps them; later waiters still proceed, with that
@@ -99,7 +100,7 @@ pub enum Fairness {
     /// First come, first served: in the order in which requests were first polled (or first blocked), even if they are for
     /// different numbers of tokens.
     ///
-    /// No caller, not even [`try_take`](TokenBucket::try_take), can overtake a waiter whose request could be satisfied. There is
+    /// No caller, not even [`try_take`](TokenBucket::try_take), can overtake a waiter. There is
     /// one exception: a request for more than the capacity is deferred until the capacity has grown (or that many tokens were
     /// released into the bucket); it blocks no other waiter meanwhile, and then regains its place.
     ///
@@ -132,13 +133,14 @@ pub enum Fairness {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// The configured total: the number of tokens, available and held, unless there is a deficit or a surplus.
+    /// The configured total: available plus outstanding tokens, unless there is a deficit or the bucket is overfilled.
     pub capacity: usize,
     /// The largest capacity that can be set.
     pub max_capacity: usize,
     /// The tokens in the bucket.
     pub available: usize,
-    /// The tokens that are held or were forgotten: `capacity − available + deficit`, or 0 if the bucket is overfilled.
+    /// The tokens that are held or were forgotten, less those that `release` or `refill` has replaced: `capacity − available +
+    /// deficit`, or 0 if the bucket is overfilled.
     pub outstanding: usize,
     /// How many outstanding tokens exceed the current capacity; that many will be retired when they come back.
     pub deficit: usize,

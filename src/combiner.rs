@@ -32,7 +32,7 @@
 //!   and a loss of the head is recorded by the newcomer's own step (BYPASSED). So a head loses [`STARVING_AFTER`] times at most.
 //!   (Takes between two returns are one loss.)
 //! * **C7** *An owner comes to an end.* After [`MAX_ROUNDS`] rounds that other threads caused, it puts the queue back for a
-//!   while, and goes on only if it is free then.
+//!   while, and continues only if it is free then.
 //! * **C8** *An answer is seen.* A waiter that was woken and sleeps again changes its phase, leaves its ticket, **and then**
 //!   changes the word. If that shows tokens, it asks for service. Else tokens come by a later change, and the owner that serves for
 //!   that change finds the ticket, unless an earlier one has. Either sees that the waiter sleeps. There is room for one ticket; a
@@ -406,7 +406,7 @@ impl Combiner {
     fn settle(&self, queue: &Queue, seen: State) -> Result<(), State> {
         let summary = queue.summary();
         // Then they were right in `seen`, and are still. So every change since that concerns a waiter has set RECHECK.
-        if seen.is_summarized_by(summary) {
+        if seen.is_summarised_by(summary) {
             return Ok(());
         }
         self.state.update(|state| Ok((state.settle(seen, summary)?, ())))

@@ -281,7 +281,7 @@ pub enum TryReleaseError {
     Full,
     /// The bucket was closed.
     Closed(Closed),
-    /// More tokens were given back than the bucket can ever hold.
+    /// The release is for more tokens than the bucket can ever hold.
     ExceedsMax {
         /// The number of tokens given back.
         requested: usize,

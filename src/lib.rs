@@ -63,9 +63,9 @@
 //!
 //! # `no_std`
 //!
-//! Without the feature `std`, the crate needs `alloc`, and lacks the blocking forms, causes for [`close_with`], and
-//! [`RateLimiter`]. Threads that contend for the queue may then spin briefly, so **an interrupt handler must not return tokens.**
-//! The feature `portable-atomic` supports targets without 64-bit atomics.
+//! Without the feature `std`, the crate needs `alloc`, and lacks the blocking forms, [`close_with`], [`RateLimiter`],
+//! and the forms of [`Refill`] that read the clock. A thread that empties the inbox then holds a spin lock that all buckets share,
+//! so **an interrupt handler must not return tokens.** The feature `portable-atomic` supports targets without 64-bit atomics.
 //!
 //! [`take`]: TokenBucket::take
 //! [`take_many`]: TokenBucket::take_many

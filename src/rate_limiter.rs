@@ -68,8 +68,8 @@ pub use wait::RateTake;
 /// the queue, the *leader*, sleeps until its tokens are due, with the timer of its own runtime. When it is granted its tokens or is
 /// dropped, the next waiter takes over. Nothing runs while the queue is empty.
 ///
-/// Every poll of a waiter, and every call on the limiter but `rate`, `burst` and `is_closed`, first grants what is due, in order. A
-/// leader that is late loses nothing that the burst has room for.
+/// Every poll of a waiter, and every call on the limiter but `rate`, `burst` and `is_closed`, first grants what is due, in order.
+/// If the leader is late, tokens are lost only while the limiter is full.
 ///
 /// A timer is rarely exact: tokio's is up to 2 ms late. To make full use of the rate, let the burst be at least the largest request
 /// plus what becomes due in that time.
@@ -202,13 +202,13 @@ impl RateLimiter {
     /// # Errors
     ///
     /// The future is ready with [`LimitError::ExceedsBurst`] at once if `n` is above the burst,
-    /// unless that is 0, and with [`LimitError::Closed`] as soon as the limiter is closed.
+    /// unless the burst is 0, and with [`LimitError::Closed`] as soon as the limiter is closed.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future gives up its place in the queue, and tokens that it has just been granted go to the next waiters.
-    /// (Unless the limiter would have been full since, without this grant and others that were not delivered: then they come back by
-    /// time alone.) So use the runtime's own timeout:
+    /// (If the limiter would have been full in the meantime without undelivered grants, cancelled tokens come back by time alone.)
+    /// So use the runtime's own timeout:
     ///
     /// ```
     /// # use std::time::Duration;

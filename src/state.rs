@@ -469,7 +469,7 @@ impl State {
     }
 
     #[inline]
-    pub(crate) const fn is_summarized_by(self, summary: Summary) -> bool {
+    pub(crate) const fn is_summarised_by(self, summary: Summary) -> bool {
         self.0 & SUMMARY == summary.0
     }
 

@@ -392,7 +392,7 @@ mod blocking {
             self.wait_until(|| Instant::now().checked_add(timeout))
         }
 
-        /// Blocks this thread until the tokens are granted, but no longer than until `deadline`.
+        /// Blocks this thread until the tokens are granted, but only until `deadline`.
         ///
         /// ```
         /// # use std::time::{Duration, Instant};

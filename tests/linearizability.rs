@@ -287,7 +287,8 @@ impl Actor {
 
 const MAX: i64 = 4;
 
-/// Records histories of `threads` threads that make `calls` concurrent calls each, and checks them. One thread may close the bucket.
+/// Records histories of `threads` threads that make `calls` concurrent calls each, and checks them. One thread may close the
+/// bucket.
 fn record(fairness: Fairness, threads: usize, calls: usize, may_close: bool) {
     let times = std::env::var("TOKEN_BUCKET_STRESS").map_or(1, |times| times.parse().expect("TOKEN_BUCKET_STRESS is a number"));
     for time in 0..times {
@@ -509,7 +510,8 @@ fn wrong_histories_are_rejected() {
         &[took, waits, (Call::Poll(2, 1), Answer::NotNow, 5, 6), back, (Call::PollAgain(2), Answer::Done, 12, 13)],
         // No thread is serving, but this waiter was not served.
         &[took, waits, back, (Call::Snapshot, numbers(1, 1), 12, 13)],
-        // The token pays off a deficit, or the bucket is closed, before the first waiter leaves; the second one gets it all the same.
+        // The token pays off a deficit, or the bucket is closed, before the first waiter leaves; the second one gets it all the
+        // same.
         &[
             took,
             waits,

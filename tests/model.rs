@@ -121,7 +121,8 @@ fn a_barging_bucket_shuts_newcomers_out_when_the_model_does() {
     random(Fairness::Barging, rounds());
 }
 
-/// A newcomer takes surplus tokens without which a woken request is not satisfiable: it claims nothing any more, and the waiter behind it is woken.
+/// A newcomer takes surplus tokens without which a woken request is not satisfiable: it claims nothing any more, and the waiter
+/// behind it is woken.
 #[test]
 fn a_take_of_surplus_tokens_ends_the_claim_that_needs_them() {
     let mut ops = vec![Op::TryTake { n: 1, owned: false }];

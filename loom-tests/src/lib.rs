@@ -8,11 +8,11 @@
 //!
 //! Two habits of loom shape the scenarios. It keeps one access for each atomic, so a load that another load follows is
 //! forgotten, and a change that comes later is not tried before it: hence [`race`] lets each of the racers run first.
-//! And it gives up on threads that can hinder each other indefinitely, such as a waiter that is about to listen on the inbox and an owner that
-//! empties it too soon. Where that can be, the number of preemptions is bounded.
+//! And it gives up on threads that can hinder each other indefinitely, such as a waiter that is about to listen on the inbox and an
+//! owner that empties it too soon. Where that can be, the number of preemptions is bounded.
 //!
-//! Under loom a waiter does not try again to own the queue (there is no `Backoff`), so two threads suffice to bring it into the inbox. Two
-//! losses make a head starve, and an owner yields after two rounds.
+//! Under loom a waiter does not try again to own the queue (there is no `Backoff`), so two threads suffice to bring it into the
+//! inbox. Two losses make a head starve, and an owner yields after two rounds.
 
 use std::cell::Cell;
 use std::future::Future;

@@ -188,7 +188,8 @@ fn woken_waiter_does_not_run() {
     });
 }
 
-/// Guards `State::take_may_unblock`: a request that only surplus tokens can serve holds up those behind it until a newcomer takes these tokens.
+/// Guards `State::take_may_unblock`: a request that only surplus tokens can serve holds up those behind it until a newcomer takes
+/// these tokens.
 #[test]
 fn take_of_surplus_tokens_behind_a_woken_head() {
     check(Some(3), || {
@@ -207,7 +208,8 @@ fn take_of_surplus_tokens_behind_a_woken_head() {
     });
 }
 
-/// Guards `State::owners_change` and `State::recheck_exclusively` (C6): the head is bypassed [`STARVING_AFTER`] times at most, in any schedule.
+/// Guards `State::owners_change` and `State::recheck_exclusively` (C6): the head is bypassed [`STARVING_AFTER`] times at most, in
+/// any schedule.
 #[test]
 fn bypasses_are_bounded() {
     check(Some(3), || {
@@ -297,8 +299,8 @@ fn starving_head_is_served() {
     });
 }
 
-/// Guards `Combiner::poll`, which takes out the waker that it has put while the owner woke the waiter: the entry may stay, and whoever
-/// removes it must not drop a waker (C1).
+/// Guards `Combiner::poll`, which takes out the waker that it has put while the owner woke the waiter: the entry may stay, and
+/// whoever removes it must not drop a waker (C1).
 #[test]
 fn no_waker_stays_with_the_entry() {
     check(Some(3), || {
@@ -326,8 +328,8 @@ fn no_waker_stays_with_the_entry() {
     });
 }
 
-/// Guards `Answer::put`, which releases, and `Answer::take`, which acquires: an owner that finds the answer before the waiter has changed the word, and
-/// takes it away, sees that the waiter sleeps (C8).
+/// Guards `Answer::put`, which releases, and `Answer::take`, which acquires: an owner that finds the answer before the waiter has
+/// changed the word, and takes it away, sees that the waiter sleeps (C8).
 #[test]
 fn answer_that_an_owner_finds_early_is_seen() {
     check(Some(3), || {
@@ -354,8 +356,8 @@ fn answer_that_an_owner_finds_early_is_seen() {
     });
 }
 
-/// Guards `Combiner::recheck`, which counts a loss when the waiters of the inbox are in the queue, and `State::owners_change`, which lets no newcomer in before
-/// (C6).
+/// Guards `Combiner::recheck`, which counts a loss when the waiters of the inbox are in the queue, and `State::owners_change`,
+/// which lets no newcomer in before (C6).
 #[test]
 fn loss_of_an_arrival_is_counted() {
     check(Some(3), || {
@@ -402,8 +404,8 @@ fn served_waiter_behind_the_head_makes_way() {
     });
 }
 
-/// Guards `Combiner::serve_takers`, which looks at the queue again if the word has changed: a request that was above the capacity has
-/// to try for itself, and no flag told the other thread of it.
+/// Guards `Combiner::serve_takers`, which looks at the queue again if the word has changed: a request that was above the capacity
+/// has to try for itself, and no flag showed it to the other thread.
 #[test]
 fn growth_makes_an_arrival_try_for_itself() {
     check(Some(3), || {

@@ -44,8 +44,8 @@ fn cancel_grant_and_newcomer() {
     });
 }
 
-/// Guards `WaitQueue::grant_to`: no tokens are taken for a waiter that left long ago, not even for a moment. Guards `Combiner::serve_takers`, which goes
-/// on after a grant that leaves tokens.
+/// Guards `WaitQueue::grant_to`: no tokens are taken for a waiter that left long ago, not even for a moment. Guards
+/// `Combiner::serve_takers`, which goes on after a grant that leaves tokens.
 #[test]
 fn grant_passes_over_the_dead() {
     check(Some(3), || {
@@ -194,7 +194,8 @@ fn cancel_in_the_middle_against_two_returns() {
     });
 }
 
-/// Guards `Combiner::hand_off` and `Combiner::cancel` (C5): a token that was handed to a waiter past the word goes to the next one if the waiter leaves.
+/// Guards `Combiner::hand_off` and `Combiner::cancel` (C5): a token that was handed to a waiter past the word goes to the next one
+/// if the waiter leaves.
 #[test]
 fn cancel_against_a_hand_off_and_a_take() {
     check(Some(2), || {

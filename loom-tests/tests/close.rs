@@ -2,7 +2,8 @@
 
 use loom_tests::{Arc, TokenBucket, at_rest, barging, check, fifo, queued, race, race3};
 
-/// Guards `State::concerns_waiters`, by which a close has the queue served, and `State::settle`, which refuses once the bucket is closed.
+/// Guards `State::concerns_waiters`, by which a close has the queue served, and `State::settle`, which refuses once the bucket is
+/// closed.
 #[test]
 fn close_against_take() {
     check(Some(3), || {
@@ -12,8 +13,8 @@ fn close_against_take() {
     });
 }
 
-/// Guards `Combiner::close_waiters` and `Combiner::hand_off`: a waiter is either told of the close or has been granted its tokens, and
-/// keeps them.
+/// Guards `Combiner::close_waiters` and `Combiner::hand_off`: a waiter is either told of the close or has been granted its tokens,
+/// and keeps them.
 #[test]
 fn close_against_a_return() {
     check(Some(3), || {

@@ -35,7 +35,7 @@ const RETURNS: [&[Step]; 3] = [&[Return], &[Return, Return], &[Return, Take(1)]]
 
 type Make = fn(usize, usize) -> Arc<TokenBucket>;
 
-/// A bucket of so many tokens, all taken, and a queue of requests. The first thread has the requests.
+/// A bucket of that many tokens, all taken, and a queue of requests. The first thread has the requests.
 fn explore(make: Make, capacity: i64, queue: &'static [i64], change: &'static [Step], returns: &'static [Step]) {
     check(Some(2), move || {
         let bucket = make(size(MAX), size(capacity));

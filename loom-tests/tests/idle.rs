@@ -21,7 +21,8 @@ fn idle_against_a_return() {
     });
 }
 
-/// Guards `State::request_recheck_of`, which sets RECHECK: the owner, to which a watcher that leaves has come, is about to clear `HAS_DEFERRED`.
+/// Guards `State::request_recheck_of`, which sets RECHECK: the owner, to which a watcher that leaves has come, is about to clear
+/// `HAS_DEFERRED`.
 #[test]
 fn idle_against_an_owner_that_leaves() {
     check(Some(2), || {
@@ -108,8 +109,8 @@ fn idle_against_close() {
     });
 }
 
-/// Guards `State::give_fast`, which refuses while a watcher is queued: only one of two that give back knows that it was the last. And
-/// `WaitQueue::take_watchers`, which takes all.
+/// Guards `State::give_fast`, which refuses while a watcher is queued: only one of two that give back knows that it was the last.
+/// And `WaitQueue::take_watchers`, which takes all.
 #[test]
 fn idle_against_two_returns() {
     check(Some(2), || {
@@ -123,8 +124,8 @@ fn idle_against_two_returns() {
     });
 }
 
-/// Guards `Combiner::recheck`, which looks at the word after it has emptied the inbox: a thread that has taken a token, and waits then, is not
-/// told of a state that had passed before.
+/// Guards `Combiner::recheck`, which looks at the word after it has emptied the inbox: a thread that has taken a token, and waits
+/// then, is not told of a state that had passed before.
 #[test]
 fn idle_of_a_thread_that_holds_a_token() {
     check(Some(3), || {
@@ -150,8 +151,8 @@ fn idle_of_a_thread_that_holds_a_token() {
     });
 }
 
-/// Guards `Combiner::recheck`, as `idle_of_a_thread_that_holds_a_token`: here the owner clears RECHECK, and the thread takes a token and waits
-/// before the inbox is emptied.
+/// Guards `Combiner::recheck`, as `idle_of_a_thread_that_holds_a_token`: here the owner clears RECHECK, and the thread takes a
+/// token and waits before the inbox is emptied.
 #[test]
 fn idle_of_a_thread_that_has_just_taken_a_token() {
     check(Some(3), || {
@@ -278,7 +279,8 @@ fn idle_against_grow_and_take() {
     });
 }
 
-/// Guards `State::owners_change`, which lets no newcomer take tokens before an owner that changes the capacity has told the watchers.
+/// Guards `State::owners_change`, which lets no newcomer take tokens before an owner that changes the capacity has told the
+/// watchers.
 #[test]
 fn idle_against_a_retirement_and_an_arrival() {
     check(Some(3), || {

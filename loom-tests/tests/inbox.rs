@@ -4,8 +4,8 @@ use std::task::Poll;
 
 use loom_tests::{at_rest, barging, check, fifo, poll, queued, race};
 
-/// Guards `Combiner::recheck`, which clears RECHECK before it empties the inbox, and `Combiner::leave`, which puts the queue back before it looks for
-/// RECHECK (C3, C4): a waiter that leaves makes its thread the owner.
+/// Guards `Combiner::recheck`, which clears RECHECK before it empties the inbox, and `Combiner::leave`, which puts the queue back
+/// before it looks for RECHECK (C3, C4): a waiter that leaves makes its thread the owner.
 #[test]
 fn arrival_against_an_owner_that_leaves() {
     for bucket in [fifo, barging] {
@@ -21,7 +21,8 @@ fn arrival_against_an_owner_that_leaves() {
     }
 }
 
-/// Guards `Combiner::enqueue`, which moves the inbox into the queue before it adds the waiter itself: arrivals of one thread stay in order.
+/// Guards `Combiner::enqueue`, which moves the inbox into the queue before it adds the waiter itself: arrivals of one thread stay
+/// in order.
 #[test]
 fn arrivals_stay_in_order() {
     check(Some(3), || {
@@ -42,7 +43,8 @@ fn arrivals_stay_in_order() {
     });
 }
 
-/// Guards `State::allows_hand_off`, which refuses while RECHECK is set: a deferred request may have become satisfiable, and comes before the head.
+/// Guards `State::allows_hand_off`, which refuses while RECHECK is set: a deferred request may have become satisfiable, and comes
+/// before the head.
 #[test]
 fn hand_off_leaves_the_order() {
     check(Some(3), || {

@@ -58,7 +58,8 @@ fn take_sees_what_was_before_two_drops() {
     });
 }
 
-/// Guards `AtomicState::update`, which acquires in the step itself: the word may be the one that was loaded, though a token was taken and came back since.
+/// Guards `AtomicState::update`, which acquires in the step itself: the word may be the one that was loaded, though a token was
+/// taken and came back since.
 #[test]
 fn take_sees_what_was_before_an_equal_word() {
     check(None, || {
@@ -206,8 +207,8 @@ fn grant_carries_on_what_others_did() {
     });
 }
 
-/// Guards `Combiner::cancel`, which gives back a token that was handed past the word to a waiter that leaves: the next taker sees what was done before
-/// it came back.
+/// Guards `Combiner::cancel`, which gives back a token that was handed past the word to a waiter that leaves: the next taker sees
+/// what was done before it came back.
 #[test]
 fn hand_off_to_a_waiter_that_leaves_carries_on() {
     check(Some(3), || {
@@ -257,7 +258,8 @@ fn hand_off_carries_on_to_the_next_waiter() {
     });
 }
 
-/// As `grant_carries_on_what_others_did`, where the word is the same as before: the grant starts from the word that the newcomer has left.
+/// As `grant_carries_on_what_others_did`, where the word is the same as before: the grant starts from the word that the newcomer
+/// has left.
 #[test]
 fn grant_carries_on_what_came_back_meanwhile() {
     check(Some(3), || {

@@ -96,7 +96,8 @@ fn grant_makes_room() {
     });
 }
 
-/// Guards `HAS_RELEASERS`, which stays while the bucket is full, and `Combiner::poll`: a releaser that was woken and comes too late waits on.
+/// Guards `HAS_RELEASERS`, which stays while the bucket is full, and `Combiner::poll`: a releaser that was woken and comes too late
+/// waits on.
 #[test]
 fn release_refill_and_take() {
     check(Some(2), || {
@@ -119,7 +120,8 @@ fn release_refill_and_take() {
     });
 }
 
-/// Guards `WaitQueue::next_releaser`: one releaser is woken for one place, and the other one is when that is filled and there is room again.
+/// Guards `WaitQueue::next_releaser`: one releaser is woken for one place, and the other one is when that is filled and there is
+/// room again.
 #[test]
 fn two_releasers_and_room_for_one() {
     check(Some(3), || {
@@ -145,7 +147,7 @@ fn two_releasers_and_room_for_one() {
 
 /// Guards `Combiner::poll`: a releaser that was woken in vain keeps its place.
 #[test]
-fn releaser_woken_in_vain_keeps_its_place() {
+fn releaser_woken_without_room_keeps_its_place() {
     check(Some(2), || {
         let bucket = fifo(1, 1);
         race(
@@ -169,8 +171,8 @@ fn releaser_woken_in_vain_keeps_its_place() {
     });
 }
 
-/// Guards the count of answers that no owner has seen, which releases and acquires: an owner that finds an answer counted before RECHECK tells of it sees that
-/// the releaser sleeps.
+/// Guards the count of answers that no owner has seen, which releases and acquires: an owner that finds an answer counted before
+/// RECHECK tells of it sees that the releaser sleeps.
 #[test]
 fn answer_of_a_releaser_that_an_owner_finds_early_is_seen() {
     check(Some(3), || {

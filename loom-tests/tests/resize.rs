@@ -99,8 +99,8 @@ fn more_than_the_capacity_against_growth() {
     });
 }
 
-/// Guards `WaitQueue::restore_deferred`, which keeps the order, and `State::concerns_waiters`, by which the queue is served if there are more tokens
-/// than the capacity.
+/// Guards `WaitQueue::restore_deferred`, which keeps the order, and `State::concerns_waiters`, by which the queue is served if
+/// there are more tokens than the capacity.
 #[test]
 fn release_reaches_deferred_requests() {
     check(Some(3), || {
@@ -295,8 +295,8 @@ fn relative_changes_for_a_waiter() {
     });
 }
 
-/// Guards `State::grow_and_take`, which leaves the available tokens as they are, and `State::concerns_waiters`, which takes a growth for one
-/// that may make a deferred request satisfiable.
+/// Guards `State::grow_and_take`, which leaves the available tokens as they are, and `State::concerns_waiters`, which takes a
+/// growth for one that may make a deferred request satisfiable.
 #[test]
 fn grow_and_take_against_a_return() {
     check(Some(3), || {
@@ -371,7 +371,8 @@ fn shrink_against_a_hand_off() {
     });
 }
 
-/// Guards `Combiner::serve_takers`, which looks at the deferred requests in the step that grants: if they fit by then, they are older.
+/// Guards `Combiner::serve_takers`, which looks at the deferred requests in the step that grants: if they fit by then, they are
+/// older.
 #[test]
 fn growth_against_a_grant_to_a_younger_request() {
     check(Some(3), || {
@@ -388,7 +389,8 @@ fn growth_against_a_grant_to_a_younger_request() {
     });
 }
 
-/// Guards `Combiner::hand_off`, which looks at the word again if the waiter has left: by then, the returned token has to pay off a deficit.
+/// Guards `Combiner::hand_off`, which looks at the word again if the waiter has left: by then, the returned token has to pay off a
+/// deficit.
 #[test]
 fn shrink_and_cancel_against_a_hand_off() {
     check(Some(3), || {

@@ -35,8 +35,8 @@ fn two_takers(wait: Wait) {
     at_rest(&bucket, 0, 0);
 }
 
-/// Guards `Combiner::enqueue`, whose waiter is in the queue, or the inbox, before the flags tell of it (C4), and `AtomicState::update`, by which a take
-/// sees what was done before the token came back.
+/// Guards `Combiner::enqueue`, whose waiter is in the queue, or the inbox, before the flags tell of it (C4), and
+/// `AtomicState::update`, by which a take sees what was done before the token came back.
 #[test]
 fn two_takers_one_token() {
     check(Some(3), || two_takers(blocking));
@@ -59,8 +59,9 @@ fn return_against_take() {
     });
 }
 
-/// Guards `State::request_recheck_of`, which sets RECHECK: a waiter that left has kept `HAS_WAITERS` set, so nothing else tells the owner, which is
-/// about to clear it, of the arrival. And `Registration::listen`, which listens again if it was notified before it could be known.
+/// Guards `State::request_recheck_of`, which sets RECHECK: a waiter that left has kept `HAS_WAITERS` set, so nothing else tells the
+/// owner, which is about to clear it, of the arrival. And `Registration::listen`, which listens again if it was notified before it
+/// could be known.
 #[test]
 fn arrival_against_a_return() {
     check(Some(3), || {

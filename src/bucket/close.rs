@@ -6,7 +6,7 @@ use crate::Closed;
 /// # Closing
 impl TokenBucket {
     /// Closes the bucket for good: no take, release or resize succeeds afterwards, and every waiter for tokens or room is woken
-    /// with an error ([`Closed`](crate::Closed)). Held tokens can still be returned, and are counted.
+    /// with an error ([`Closed`]). Held tokens can still be returned, and are counted.
     ///
     /// ```
     /// # use token_bucket::{TokenBucket, TryTakeError};
@@ -23,8 +23,8 @@ impl TokenBucket {
         self.close_for(Closed::new())
     }
 
-    /// Closes the bucket like [`close`](Self::close), with a cause that every waiter gets as the
-    /// [`source`](core::error::Error::source) of [`Closed`](crate::Closed).
+    /// Closes the bucket like [`close`](Self::close), with a cause that every waiter and every later caller gets as the
+    /// [`source`](core::error::Error::source) of [`Closed`].
     ///
     /// ```
     /// # use token_bucket::TokenBucket;

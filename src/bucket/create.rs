@@ -27,7 +27,8 @@ impl TokenBucket {
         /// assert_eq!(CONNECTIONS.capacity(), 20);
         /// ```
         ///
-        /// If `n` is 0, the bucket is paused until its capacity is set.
+        /// If `n` is 0, the bucket is paused until its capacity is set. A request for more than `n` waits for the capacity to grow;
+        /// a limit above which requests and capacities are errors is set by [`new`](Self::new).
         ///
         /// # Panics
         ///

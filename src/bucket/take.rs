@@ -21,7 +21,8 @@ impl TokenBucket {
     /// ```
     ///
     /// Never blocks. [`Empty`](TryTakeError::Empty) does not mean that [`available`](Self::available) is 0: the tokens may be for a
-    /// waiter that needs more of them. May spuriously return `Empty` while another thread is handing out tokens.
+    /// waiter that needs more of them. May spuriously return `Empty` while another thread returns tokens or
+    /// resizes the bucket and something waits for it: a queued request, or [`idle`](Self::idle).
     ///
     /// # Errors
     ///
@@ -173,7 +174,8 @@ impl TokenBucket {
     /// ```
     ///
     /// If `n` is above the capacity, but not above [`max_capacity`](Self::max_capacity), the request is *deferred*: it waits for
-    /// the capacity to grow, without blocking other waiters. If `n` is 0, the future is ready at once with an empty guard.
+    /// the capacity to grow, without blocking other waiters. If `n` is 0, the future is ready at once with an empty guard, unless
+    /// the bucket is closed.
     #[doc(alias = "acquire_many")]
     #[inline]
     pub fn take_many(&self, n: usize) -> Take<'_> {
@@ -192,7 +194,7 @@ impl TokenBucket {
     /// # }).unwrap();
     /// ```
     ///
-    /// `n` may be any number. If it is 0, the future is ready at once with an empty guard.
+    /// `n` may be any number. If it is 0, the future is ready at once with an empty guard, unless the bucket is closed.
     #[inline]
     pub fn take_up_to(&self, n: usize) -> Take<'_> {
         Take::new(self, Request::up_to(n))

@@ -6,7 +6,7 @@ use crate::{Idle, Settled};
 
 /// # Watching
 impl TokenBucket {
-    /// Returns the configured total: the number of tokens, available and held, unless there is a deficit or a surplus.
+    /// Returns the configured total: available plus outstanding tokens, unless there is a deficit or the bucket is overfilled.
     ///
     /// ```
     /// # use token_bucket::TokenBucket;
@@ -143,7 +143,8 @@ impl TokenBucket {
     /// ```
     ///
     /// It does not stop callers from taking more; [close](Self::close) the bucket first for an orderly shutdown. **A
-    /// [forgotten](crate::TokenGuard::forget) token is outstanding**, so this waits until another one is released in its place.
+    /// [forgotten](crate::TokenGuard::forget) token is outstanding**, so this waits until another one is released in its place. A
+    /// held token that was replaced so is not waited for.
     ///
     /// The future is ready if there was a moment without outstanding tokens since it was first polled. A token that comes back and
     /// is granted to a waiter makes no such moment, although [`snapshot`](Self::snapshot) or the first poll of another `idle` may

@@ -1,8 +1,8 @@
 //! A plain sequential model of a bucket, and scripts of calls that are run on both. Random scripts are made by `model.rs`,
 //! and by a fuzzer in `fuzz/`.
 //!
-//! The model is two numbers and a `Vec` of waiters, in the order in which they were first polled. One thread makes all calls, so the model
-//! predicts each answer and each wake-up, and so it predicts which newcomer is shut out of a Barging bucket.
+//! The model is two numbers and a `Vec` of waiters, in the order in which they were first polled. One thread makes all calls, so
+//! the model predicts each answer and each wake-up, and so it predicts which newcomer is shut out of a Barging bucket.
 #![allow(unreachable_pub, reason = "it is a module of a test")]
 
 use std::fmt::Write as _;
@@ -247,8 +247,8 @@ impl Model {
         n == 0 || (self.available >= n && !self.is_shut())
     }
 
-    /// A newcomer, who is admitted, takes `n`; it returns whom that wakes: surplus tokens may be gone that a request needed which held up those
-    /// behind it.
+    /// A newcomer, who is admitted, takes `n`; it returns whom that wakes: surplus tokens may be gone that a request needed which
+    /// held up those behind it.
     fn take(&mut self, n: i64) -> Vec<Name> {
         let had_surplus = n > 0 && self.available > self.capacity;
         let has_head = self.head().is_some();
@@ -342,7 +342,8 @@ impl Model {
                 break;
             } else {
                 let Some(at) = self.queue.iter().position(|waiter| !waiter.woken && !waiter.deferred) else { break };
-                // Those before it have been woken, and claim what they need, if they can get it at all. Those behind it do not count.
+                // Those before it have been woken, and claim what they need, if they can get it at all. Those behind it do not
+                // count.
                 let claims = |waiter: &&Waiter| !waiter.deferred && waiter.min <= satisfiable;
                 let claimed: i64 = self.queue[..at].iter().filter(claims).map(|waiter| waiter.min).sum();
                 let next = &mut self.queue[at];
@@ -1097,7 +1098,8 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Runs a script, and returns whether it was run to its end. The error is the script up to the line where the bucket and the model differ.
+/// Runs a script, and returns whether it was run to its end. The error is the script up to the line where the bucket and the model
+/// differ.
 pub fn run(fairness: Fairness, max: usize, capacity: usize, ops: &[Op]) -> Result<bool, String> {
     let bucket = Arc::new(TokenBucket::new(max, capacity).unwrap().with_fairness(fairness));
     let mut run = Run::new(&bucket);

@@ -118,7 +118,8 @@ struct State {
     granted: Vec<Grant>,
     /// Tokens granted to cancelled waiters; the owner of the queue returns them.
     orphaned: Vec<i64>,
-    /// What waiters needed that were cancelled in the queue. An owner that has just seen one there may take its tokens, to return them.
+    /// What waiters needed that were cancelled in the queue. An owner that has just seen one there may take its tokens, to return
+    /// them.
     missed: Vec<i64>,
     /// Whether there ever was a waiter: then a thread may be serving.
     waited: bool,

@@ -4,7 +4,8 @@ use std::fmt;
 /// The same type as `tower::BoxError`.
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Error of a call that [load shedding](crate::LimitLayer::load_shed) refused. HTTP servers answer it with `503 Service Unavailable`.
+/// Error of a call that [load shedding](crate::LimitLayer::load_shed) refused. HTTP servers answer it with `503 Service
+/// Unavailable`.
 ///
 /// ```
 /// use token_bucket_tower::{LimitLayer, Overloaded};

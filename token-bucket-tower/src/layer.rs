@@ -71,7 +71,8 @@ impl LimitLayer {
     /// # }).unwrap();
     /// ```
     ///
-    /// Like [`try_take`](TokenBucket::try_take), it may refuse a request below the limit while another thread is handing out tokens.
+    /// Like [`try_take`](TokenBucket::try_take), it may refuse a request below the limit while another thread is handing out
+    /// tokens.
     #[must_use]
     pub const fn load_shed(mut self) -> Self {
         self.sheds_load = true;

@@ -29,8 +29,8 @@ use crate::{LimitLayer, ResponseFuture};
 ///
 /// # Errors
 ///
-/// `poll_ready` fails with [`Closed`](token_bucket::Closed) if the bucket is closed and no token was reserved before, and with the error
-/// of the inner service. After an error it holds no token.
+/// `poll_ready` fails with [`Closed`](token_bucket::Closed) if the bucket is closed and no token was reserved before, and with the
+/// error of the inner service. After an error it holds no token.
 ///
 /// # Panics
 ///

@@ -50,7 +50,8 @@ pub(crate) fn run(fairness: Fairness, threads: usize) {
         }
     });
     let bypasses = newcomers.load(Relaxed);
-    // With one token, each take ahead of the waiter is a loss. With two, there may be two of them for each loss, and before the first.
+    // With one token, each take ahead of the waiter is a loss. With two, there may be two of them for each loss, and before the
+    // first.
     let bound = match fairness {
         Fairness::Fifo => 0,
         _ if count == 1 => STARVING_AFTER,

@@ -1,7 +1,8 @@
 //! Random programs on a bucket, in random schedules: what models of two or three threads are too small for.
 //!
-//! `.ci/shuttle [seconds]` runs it. Six kinds of programs take turns, under both fairness modes, with 4 to 8 threads, scheduled at random or by
-//! PCT (which prefers schedules with few, but unexpected, preemptions). A failure prints what the threads did, and the arguments that repeat it.
+//! `.ci/shuttle [seconds]` runs it. Six kinds of programs take turns, under both fairness modes, with 4 to 8 threads, scheduled at
+//! random or by PCT (which prefers schedules with few, but unexpected, preemptions). A failure prints what the threads did, and the
+//! arguments that repeat it.
 
 #[cfg(not(loom))]
 compile_error!("this is to be built with `--cfg loom`: run .ci/shuttle");

@@ -1,4 +1,5 @@
-//! Every operation, at random, without blocking: when all threads have ended, no waiter may sleep that could proceed, and every token is accounted for.
+//! Every operation, at random, without blocking: when all threads have ended, no waiter may sleep that could proceed, and every
+//! token is accounted for.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -230,7 +231,8 @@ impl<'a> World<'a> {
         }
     }
 
-    /// A request that began at `begin` has got its tokens: those that were queued before, and could always be satisfied, have got theirs.
+    /// A request that began at `begin` has got its tokens: those that were queued before, and could always be satisfied, have got
+    /// theirs.
     fn check_order(&self, begin: usize) {
         if self.bucket.fairness() != Fairness::Fifo {
             return;
@@ -338,7 +340,8 @@ impl<'a> World<'a> {
         let room = now.max_capacity - now.available;
         assert!(asleep.is_empty() || room + now.deficit <= woken.len(), "a releaser sleeps beside room: {now:?}");
         // The head is one of those that no other one was queued before. Requests above the capacity do not count.
-        // (A newcomer that takes tokens above the capacity may make one unsatisfiable; that is noticed when those that were woken before have answered.)
+        // (A newcomer that takes tokens above the capacity may make one unsatisfiable; that is noticed when those that were woken
+        // before have answered.)
         let reach = if claimed > 0 { now.max_capacity } else { satisfiable };
         sleepers.retain(|waiting| matches!(waiting.kind, Kind::Take { min, .. } if min <= reach));
         let heads: Vec<_> = sleepers.iter().filter(|one| !sleepers.iter().any(|other| other.end < one.begin)).collect();

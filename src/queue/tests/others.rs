@@ -28,7 +28,7 @@ fn as_many_releasers_are_woken_as_there_is_room() {
 }
 
 #[test]
-fn watchers_are_told_when_their_state_is_reached() {
+fn watchers_are_notified_when_their_state_is_reached() {
     for (available, capacity, idle, settled) in
         [(-1, 2, false, false), (0, 2, false, true), (2, 2, true, true), (-1, 0, false, false), (0, 0, true, true)]
     {

@@ -338,7 +338,7 @@ proptest! {
         }
         prop_assert!(settled.is_ok() || next != state || next.needs_recheck());
         if let Ok(settled) = settled {
-            prop_assert!(settled.is_summarized_by(summary) && numbers(settled) == numbers(next));
+            prop_assert!(settled.is_summarised_by(summary) && numbers(settled) == numbers(next));
             prop_assert_eq!(settled.is_bypassed(), next.is_bypassed() && summary.0 & HAS_WAITERS != 0);
         }
     }

@@ -391,6 +391,6 @@ fn settle() {
         let seen = if seen.is_empty() { state(before) } else { state(seen) };
         let settled = state(before).settle(seen, summary);
         assert_eq!(settled.text(), after, "from {before}, seen as {seen:?}");
-        assert!(settled.is_err() || settled.is_ok_and(|settled| settled.is_summarized_by(summary)));
+        assert!(settled.is_err() || settled.is_ok_and(|settled| settled.is_summarised_by(summary)));
     }
 }
