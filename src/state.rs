@@ -47,10 +47,10 @@
 const FLAG_BITS: u32 = 7;
 const AVAILABLE_BITS: u32 = 29;
 const CAPACITY_BITS: u32 = 28;
-const _: () = assert!(FLAG_BITS + AVAILABLE_BITS + CAPACITY_BITS == u64::BITS);
 
 const CAPACITY_SHIFT: u32 = FLAG_BITS;
-const AVAILABLE_SHIFT: u32 = FLAG_BITS + CAPACITY_BITS;
+const AVAILABLE_SHIFT: u32 = u64::BITS - AVAILABLE_BITS;
+const _: () = assert!(AVAILABLE_SHIFT == FLAG_BITS + CAPACITY_BITS, "the fields fill the word");
 const CAPACITY_MASK: u64 = ((1 << CAPACITY_BITS) - 1) << CAPACITY_SHIFT;
 const FLAGS: u64 = (1 << FLAG_BITS) - 1;
 
