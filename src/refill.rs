@@ -285,12 +285,12 @@ impl Refill {
         self.fraction = u64::try_from(fraction % denominator).expect("less than the denominator");
     }
 
-    /// When `count` more tokens will be due, on the clock of the ticks. `None` if never, or so late that it cannot be told.
+    /// When `count` more tokens will be due, on the clock of the ticks. `None` if never, or if the time cannot be represented.
     pub(crate) fn due_at(&self, count: u128) -> Option<Duration> {
         duration(self.latest?.checked_add(self.nanos_to(count)?)?)
     }
 
-    /// How long after the latest tick `count` more tokens will be due. `None` if that is never, or so long that it cannot be told.
+    /// How long after the latest tick `count` more tokens will be due. `None` if never, or if the duration cannot be represented.
     #[cfg(feature = "std")]
     pub(crate) fn due_in(&self, count: u128) -> Option<Duration> {
         duration(self.nanos_to(count)?)

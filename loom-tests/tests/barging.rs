@@ -300,7 +300,7 @@ fn starving_head_is_served() {
 }
 
 /// Guards `Combiner::poll`, which takes out the waker that it has put while the owner woke the waiter: the entry may stay, and
-/// whoever removes it must not drop a waker (C1).
+/// the thread that removes it must not drop a waker (C1).
 #[test]
 fn no_waker_stays_with_the_entry() {
     check(Some(3), || {

@@ -13,7 +13,7 @@ fn close_against_take() {
     });
 }
 
-/// Guards `Combiner::close_waiters` and `Combiner::hand_off`: a waiter is either told of the close or has been granted its tokens,
+/// Guards `Combiner::close_waiters` and `Combiner::hand_off`: a waiter is either notified of the close or has been granted its tokens,
 /// and keeps them.
 #[test]
 fn close_against_a_return() {
@@ -89,7 +89,7 @@ fn close_against_release() {
     });
 }
 
-/// Guards `Waiter::notify`: a woken waiter may go back to sleep while it is told of the close.
+/// Guards `Waiter::notify`: a woken waiter may go back to sleep while it is notified of the close.
 #[test]
 fn close_against_a_loser() {
     check(Some(3), || {

@@ -125,7 +125,7 @@ fn idle_against_two_returns() {
 }
 
 /// Guards `Combiner::recheck`, which looks at the word after it has emptied the inbox: a thread that has taken a token, and waits
-/// then, is not told of a state that had passed before.
+/// then, is not notified of a state that had passed before.
 #[test]
 fn idle_of_a_thread_that_holds_a_token() {
     check(Some(3), || {
@@ -175,7 +175,7 @@ fn idle_of_a_thread_that_has_just_taken_a_token() {
                 let mut idle = bucket.idle();
                 assert!(poll(&mut idle).is_pending());
                 bucket.take().wait().unwrap().forget();
-                assert!(poll(&mut idle).is_pending(), "it has been told of what was before");
+                assert!(poll(&mut idle).is_pending(), "it has been notified of what was before");
                 drop(other);
                 drop(tokens);
             },
@@ -279,7 +279,7 @@ fn idle_against_grow_and_take() {
     });
 }
 
-/// Guards `State::owners_change`, which lets no newcomer take tokens before an owner that changes the capacity has told the
+/// Guards `State::owners_change`, which lets no newcomer take tokens before an owner that changes the capacity has notified the
 /// watchers.
 #[test]
 fn idle_against_a_retirement_and_an_arrival() {

@@ -145,7 +145,7 @@ fn two_releasers_and_room_for_one() {
     });
 }
 
-/// Guards `Combiner::poll`: a releaser that was woken in vain keeps its place.
+/// Guards `Combiner::poll`: a releaser that was woken and finds no room keeps its place.
 #[test]
 fn releaser_woken_without_room_keeps_its_place() {
     check(Some(2), || {

@@ -21,7 +21,7 @@ fn shrink_release_and_take() {
                 let has_shrunk = bucket.capacity() == 1;
                 let token = bucket.take().wait().unwrap();
                 let now = bucket.snapshot();
-                // What was owed has been made up before this token was had.
+                // The deficit was paid off before this token was taken.
                 assert!(!has_shrunk || (now.deficit, now.outstanding) == (0, 1), "{now:?}");
                 drop(token);
             },

@@ -176,7 +176,7 @@ struct Model {
     queue: Vec<Waiter>,
     /// Waiters that have been given this many tokens and do not know it yet.
     granted: Vec<(Name, i64)>,
-    /// In a Barging bucket: whether tokens were taken ahead of the queue since the last return. `None` if that cannot be told:
+    /// In a Barging bucket: whether tokens were taken ahead of the queue since the last return. `None` if that cannot be known:
     /// no waiter was queued, but one had left just before, or the only one has left since.
     bypassed: Option<bool>,
     /// Whether the queue may hold an entry, or the word a flag, of a waiter that has left.
@@ -312,9 +312,9 @@ impl Model {
 
     /// Grants or wakes in order, and tells whom. (A waiter that was woken before is granted its tokens without being woken again.)
     fn serve(&mut self) -> Vec<Name> {
-        let mut told = Vec::new();
+        let mut notified = Vec::new();
         if self.closed {
-            return told;
+            return notified;
         }
         while self.available > 0 {
             let available = self.available;
@@ -333,7 +333,7 @@ impl Model {
             // A newcomer could make a request above the capacity unsatisfiable again.
             if min <= available && (is_due || min > self.capacity) {
                 if !woken {
-                    told.push(name);
+                    notified.push(name);
                 }
                 self.grant(name);
             } else if min > satisfiable {
@@ -349,7 +349,7 @@ impl Model {
                 let next = &mut self.queue[at];
                 if next.min <= available - claimed {
                     next.woken = true;
-                    told.push(next.name);
+                    notified.push(next.name);
                 } else if available <= claimed || next.min <= satisfiable {
                     break;
                 } else {
@@ -360,7 +360,7 @@ impl Model {
         if self.queue.iter().all(|waiter| waiter.deferred) {
             (self.bypassed, self.left) = (Some(false), false);
         }
-        told
+        notified
     }
 
     /// The future is gone, or done.
@@ -460,7 +460,7 @@ struct Run<'a> {
     /// Releasers in the order in which they were first polled.
     releasers: Vec<Name>,
     /// Takers that the model wakes in this step.
-    told: Vec<Name>,
+    notified: Vec<Name>,
     /// Whether anything but tokens has ever been waited for, or more than the capacity.
     others: bool,
 }
@@ -478,7 +478,7 @@ fn same<T: PartialEq + std::fmt::Debug>(what: &str, expected: T, found: T) -> Re
     if expected == found { Ok(()) } else { Err(format!("{what}: expected {expected:?}, found {found:?}")) }
 }
 
-fn told<T, E>(result: &Result<T, E>, name: impl FnOnce(&E) -> &'static str) -> &'static str {
+fn outcome<T, E>(result: &Result<T, E>, name: impl FnOnce(&E) -> &'static str) -> &'static str {
     result.as_ref().map_or_else(name, |_| "done")
 }
 
@@ -547,7 +547,7 @@ impl<'a> Run<'a> {
             script,
             names: 0,
             releasers: Vec::new(),
-            told: Vec::new(),
+            notified: Vec::new(),
             others: false,
         }
     }
@@ -585,22 +585,22 @@ impl<'a> Run<'a> {
 
     /// Tokens come back.
     fn give(&mut self, n: i64) -> Result<i64, Cut> {
-        let (fitted, told) = self.model.give(n, self.others)?;
-        self.told.extend(told);
+        let (fitted, notified) = self.model.give(n, self.others)?;
+        self.notified.extend(notified);
         Ok(fitted)
     }
 
     fn resize(&mut self, available: i64, capacity: i64) -> Result<(), Cut> {
-        let told = self.model.change(available, capacity, self.others)?;
-        self.told.extend(told);
+        let notified = self.model.change(available, capacity, self.others)?;
+        self.notified.extend(notified);
         Ok(())
     }
 
     /// A newcomer takes up to `up_to`, and tells how many.
     fn take(&mut self, up_to: i64) -> i64 {
         let count = up_to.min(self.model.available.max(0));
-        let told = self.model.take(count);
-        self.told.extend(told);
+        let notified = self.model.take(count);
+        self.notified.extend(notified);
         count
     }
 
@@ -668,7 +668,7 @@ impl<'a> Run<'a> {
                 } else {
                     bucket.try_take_many(n).map(Guard::Borrowed)
                 };
-                same("result", self.expected_take(int(n)), told(&result, try_take_error))?;
+                same("result", self.expected_take(int(n)), outcome(&result, try_take_error))?;
                 if let Ok(guard) = result {
                     same("count", n, guard.count())?;
                     self.take(int(n));
@@ -682,7 +682,7 @@ impl<'a> Run<'a> {
                 } else {
                     bucket.try_take_up_to(n).map(Guard::Borrowed)
                 };
-                same("result", self.expected_take(int(n).min(1)), told(&result, try_take_error))?;
+                same("result", self.expected_take(int(n).min(1)), outcome(&result, try_take_error))?;
                 if let Ok(guard) = result {
                     same("count", self.take(int(n)), int(guard.count()))?;
                     self.keep(guard);
@@ -743,7 +743,7 @@ impl<'a> Run<'a> {
             Op::Merge { from, into } => self.merge(from, into)?,
             Op::TryRelease(n) => {
                 self.say(format_args!("try_release_many({n})"));
-                let found = told(&bucket.try_release_many(n), try_release_error);
+                let found = outcome(&bucket.try_release_many(n), try_release_error);
                 let expected = if int(n) > self.model.max {
                     "exceeds"
                 } else if self.model.closed {
@@ -782,7 +782,7 @@ impl<'a> Run<'a> {
                 } else {
                     bucket.grow_and_take(n).map(Guard::Borrowed)
                 };
-                let found = told(&result, set_capacity_error);
+                let found = outcome(&result, set_capacity_error);
                 let expected = if self.model.closed {
                     "closed"
                 } else if int(n) > self.model.max - self.model.capacity - self.model.numbers().3 {
@@ -823,14 +823,14 @@ impl<'a> Run<'a> {
                 self.model.closed = true;
                 same("result", expected, bucket.close())?;
                 // All at once, in no order that matters. A waiter that had been woken is not woken again.
-                self.told = self.model.queue.drain(..).filter(|waiter| !waiter.woken).map(|waiter| waiter.name).collect();
+                self.notified = self.model.queue.drain(..).filter(|waiter| !waiter.woken).map(|waiter| waiter.name).collect();
             }
         }
         Ok(self.compare()?)
     }
 
     fn check_resize(&mut self, n: usize, range_first: bool, result: &Result<Snapshot, SetCapacityError>) -> Checked {
-        let found = told(result, set_capacity_error);
+        let found = outcome(result, set_capacity_error);
         let exceeds = int(n) > self.model.max;
         let expected = if exceeds && (range_first || !self.model.closed) {
             "exceeds"
@@ -860,8 +860,8 @@ impl<'a> Run<'a> {
             self.model.leave(name);
             self.model.left = true;
             if was_woken || self.model.available > 0 {
-                let told = self.model.serve();
-                self.told.extend(told);
+                let notified = self.model.serve();
+                self.notified.extend(notified);
             } else if self.others && self.model.bypassed == Some(true) && self.model.head().is_none() {
                 // The queue may have been looked at for the sake of others: then that take passed no waiter that is still there.
                 self.model.bypassed = None;
@@ -902,15 +902,15 @@ impl<'a> Run<'a> {
         let (found, guard) = match &mut future.kind {
             Kind::Take(take) => match Pin::new(take).poll(cx) {
                 Poll::Pending => ("pending", None),
-                Poll::Ready(result) => (told(&result, take_error), result.ok().map(Guard::Borrowed)),
+                Poll::Ready(result) => (outcome(&result, take_error), result.ok().map(Guard::Borrowed)),
             },
             Kind::Owned(take) => match Pin::new(take).poll(cx) {
                 Poll::Pending => ("pending", None),
-                Poll::Ready(result) => (told(&result, take_error), result.ok().map(Guard::Owned)),
+                Poll::Ready(result) => (outcome(&result, take_error), result.ok().map(Guard::Owned)),
             },
             Kind::Release(release) => match Pin::new(release).poll(cx) {
                 Poll::Pending => ("pending", None),
-                Poll::Ready(result) => (told(&result, release_error), None),
+                Poll::Ready(result) => (outcome(&result, release_error), None),
             },
             Kind::Watch(watch) => match Pin::new(watch).poll(cx) {
                 Poll::Pending => ("pending", None),
@@ -952,8 +952,8 @@ impl<'a> Run<'a> {
                 self.model.queue.push(Waiter { name, min, up_to, losses: 0, woken: false, deferred: false });
                 self.others |= !self.model.is_satisfiable(min);
                 if self.model.available > 0 {
-                    let told = self.model.serve();
-                    self.told.extend(told);
+                    let notified = self.model.serve();
+                    self.notified.extend(notified);
                 }
                 return "pending";
             }
@@ -990,8 +990,8 @@ impl<'a> Run<'a> {
             self.model.queue[at].woken = false;
         }
         if !gets || self.model.available > 0 {
-            let told = self.model.serve();
-            self.told.extend(told);
+            let notified = self.model.serve();
+            self.notified.extend(notified);
         }
         if gets { "done" } else { "pending" }
     }
@@ -1034,12 +1034,12 @@ impl<'a> Run<'a> {
                 _ => takers.push(name),
             }
         }
-        let mut told = std::mem::take(&mut self.told);
+        let mut notified = std::mem::take(&mut self.notified);
         if self.model.closed {
-            told.sort_unstable();
+            notified.sort_unstable();
             takers.sort_unstable();
         }
-        same("takers woken, in order", told, takers)?;
+        same("takers woken, in order", notified, takers)?;
         same("releasers woken, in order", expected_releasers, releasers)?;
         expected_watchers.sort_unstable();
         watchers.sort_unstable();
@@ -1053,7 +1053,7 @@ impl<'a> Run<'a> {
     /// As many as there is room for that no woken one claims; or all that sleep, at the close.
     fn expected_releasers(&mut self) -> Vec<Name> {
         let mut room = self.model.max - self.model.available;
-        let mut told = Vec::new();
+        let mut notified = Vec::new();
         self.releasers.retain(|name| self.futures.iter().any(|future| future.name == *name && future.waits_for_room()));
         for future in self.futures.iter().filter(|future| future.waits_for_room()) {
             if !self.releasers.contains(&future.name) {
@@ -1067,10 +1067,10 @@ impl<'a> Run<'a> {
             }
             room -= 1;
             if !woken {
-                told.push(*name);
+                notified.push(*name);
             }
         }
-        told
+        notified
     }
 
     /// Lets all proceed that can.

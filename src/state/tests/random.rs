@@ -223,7 +223,7 @@ fn s5_a_change_that_lets_a_waiter_proceed_concerns_waiters() {
     });
     tested.unwrap_or_else(|failure| panic!("{failure}"));
     std::println!(
-        "{} changes concern waiters that wait in vain; {} of them let no waiter proceed",
+        "{} changes concern waiters that cannot proceed yet; {} of them let no waiter proceed",
         concerned.get(),
         needless.get()
     );
