@@ -61,6 +61,7 @@ impl Stage {
         let is_fresh = matches!(self, Self::Fresh);
         self.join(bucket, cx.waker(), wakes, request);
         match self {
+            // A shortcut: the poll would find the same.
             Self::Queued(registration) if is_fresh && registration.waiter.is_waiting() => Poll::Pending,
             Self::Queued(registration) => bucket.combiner().poll(&registration.waiter, cx.waker(), is_fresh, wakes),
             Self::Fresh | Self::Done => unreachable!("it is queued"),
