@@ -3,22 +3,21 @@
 //! Many short histories are recorded, because short ones can be checked and printed. `TOKEN_BUCKET_STRESS=100` records a hundred
 //! times as many; `.ci/chaos` makes calls overlap that otherwise would not.
 
+#[path = "support/history.rs"]
+mod history;
 #[path = "support/spec.rs"]
 mod spec;
 mod support;
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
-use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
-use spec::{Answer, Call, Event, Id, Numbers};
-use support::{Task, both, chaos_seed, in_time, task};
-use token_bucket::{
-    Fairness, OwnedToken, SetCapacityError, TakeError, TakeOwned, TokenBucket, TryReleaseError, TryTakeError, WaitError,
-};
+use history::{Actor, Clock, Step, size};
+use spec::{Answer, Call, Event, Numbers};
+use support::{both, chaos_seed, in_time};
+use token_bucket::{Fairness, TokenBucket};
 
 both! {
     two_threads,
@@ -44,244 +43,43 @@ impl Random {
     }
 }
 
-fn size(n: i64) -> usize {
-    usize::try_from(n).unwrap()
+/// Any call.
+fn any_step(random: &mut Random) -> Step {
+    let timeout = Duration::from_micros(random.below(80));
+    let n = 1 + random.count(2) + i64::from(random.below(8) == 0);
+    match random.below(40) {
+        0..=3 => Step::TryTake(n),
+        4 => Step::TryTakeUpTo(n),
+        5..=9 => Step::Take(n),
+        10..=13 => Step::PollAgain,
+        14..=16 => Step::Cancel,
+        17..=21 => Step::Return,
+        22..=23 => Step::Wait(n, timeout),
+        24 => Step::WaitForRoom(timeout),
+        25 => Step::Deposit(n),
+        26 => Step::Refill(n),
+        27..=28 => Step::SetCapacity(random.count(4)),
+        29..=30 => Step::ChangeCapacity(random.count(5) - 2),
+        31..=32 => Step::GrowAndTake(n),
+        33 => Step::Retire,
+        34..=35 => Step::GiveBack,
+        36..=38 => Step::TakeUpTo(n),
+        _ => Step::Snapshot,
+    }
 }
 
+/// What all threads of a history have in common.
+#[derive(Clone)]
 struct Scene {
     bucket: Arc<TokenBucket>,
-    clock: AtomicU64,
-    ids: AtomicU64,
+    clock: Clock,
 }
 
-/// The calls of one thread, and what it holds.
-struct Actor {
-    scene: Arc<Scene>,
-    thread: usize,
-    events: Vec<Event>,
-    /// With whether the future is for up to that many tokens.
-    futures: VecDeque<(Id, Task<TakeOwned>, bool)>,
-    tokens: Vec<OwnedToken>,
-}
-
-fn take_error(error: &TakeError) -> Answer {
-    assert!(matches!(error, TakeError::Closed(_)), "{error}");
-    Answer::Closed
-}
-
-fn set_capacity_error(error: &SetCapacityError) -> Answer {
-    if let SetCapacityError::Closed(_) = error { Answer::Closed } else { Answer::NotNow }
-}
-
-impl Actor {
-    fn new(scene: &Arc<Scene>, thread: usize) -> Self {
-        Self { scene: Arc::clone(scene), thread, events: Vec::new(), futures: VecDeque::new(), tokens: Vec::new() }
-    }
-
-    fn record(&mut self, call: Call, f: impl FnOnce(&Arc<TokenBucket>) -> (Answer, Option<OwnedToken>)) -> Answer {
-        let scene = &*self.scene;
-        let from = scene.clock.fetch_add(1, Ordering::SeqCst) + 1;
-        let (answer, token) = f(&scene.bucket);
-        let to = scene.clock.fetch_add(1, Ordering::SeqCst) + 1;
-        self.events.push(Event { thread: self.thread, call, answer, from, to });
-        self.tokens.extend(token);
-        answer
-    }
-
-    fn id(&self) -> Id {
-        usize::try_from(self.scene.ids.fetch_add(1, Ordering::Relaxed)).unwrap()
-    }
-
-    fn take(&mut self, n: i64) {
-        let id = self.id();
-        self.poll(Call::Poll(id, n), id, task(self.scene.bucket.take_many_owned(size(n))), false);
-    }
-
-    fn take_up_to(&mut self, n: i64) {
-        let id = self.id();
-        self.poll(Call::PollUpTo(id, n), id, task(self.scene.bucket.take_up_to_owned(size(n))), true);
-    }
-
-    /// Polls the future that has waited longest.
-    fn poll_again(&mut self) {
-        if let Some((id, take, up_to)) = self.futures.pop_front() {
-            self.poll(Call::PollAgain(id), id, take, up_to);
-        }
-    }
-
-    fn poll(&mut self, call: Call, id: Id, mut take: Task<TakeOwned>, up_to: bool) {
-        let answer = self.record(call, |_| match take.poll() {
-            Poll::Pending => (Answer::NotNow, None),
-            Poll::Ready(Ok(token)) if up_to => (Answer::Count(i64::try_from(token.count()).unwrap()), Some(token)),
-            Poll::Ready(Ok(token)) => (Answer::Done, Some(token)),
-            Poll::Ready(Err(error)) => (take_error(&error), None),
-        });
-        if answer == Answer::NotNow {
-            self.futures.push_back((id, take, up_to));
-        }
-    }
-
-    fn cancel(&mut self) {
-        if let Some((id, take, _)) = self.futures.pop_front() {
-            self.record(Call::Cancel(id), |_| {
-                drop(take);
-                (Answer::Done, None)
-            });
-        }
-    }
-
-    fn give_back(&mut self) {
-        if let Some(token) = self.tokens.pop() {
-            self.record(Call::Return(i64::try_from(token.count()).unwrap()), |_| {
-                drop(token);
-                (Answer::Done, None)
-            });
-        }
-    }
-
-    fn give_back_with_result(&mut self) {
-        if let Some(token) = self.tokens.pop() {
-            self.record(Call::GiveBack(i64::try_from(token.count()).unwrap()), |_| {
-                let returned = token.give_back();
-                let int = |n| i64::try_from(n).unwrap();
-                (Answer::Returned(int(returned.restored), int(returned.retired)), None)
-            });
-        }
-    }
-
-    fn retire(&mut self) {
-        if let Some(token) = self.tokens.pop() {
-            self.record(Call::Retire(i64::try_from(token.count()).unwrap()), |_| {
-                token.retire();
-                (Answer::Done, None)
-            });
-        }
-    }
-
-    fn grow_and_take(&mut self, n: i64) {
-        self.record(Call::GrowAndTake(n), |bucket| match bucket.grow_and_take_owned(size(n)) {
-            Ok(token) => (Answer::Done, Some(token)),
-            Err(error) => (set_capacity_error(&error), None),
-        });
-    }
-
-    fn try_take(&mut self, n: i64, up_to: bool) {
-        self.record(if up_to { Call::TryTakeUpTo(n) } else { Call::TryTake(n) }, |bucket| {
-            let taken = if up_to {
-                bucket
-                    .try_take_up_to_owned(size(n))
-                    .map(|token| (Answer::Count(i64::try_from(token.count()).unwrap()), Some(token)))
-            } else {
-                bucket.try_take_many_owned(size(n)).map(|token| (Answer::Done, Some(token)))
-            };
-            taken.unwrap_or_else(|error| match error {
-                TryTakeError::Empty => (Answer::NotNow, None),
-                TryTakeError::Closed(_) => (Answer::Closed, None),
-                error => panic!("{error}"),
-            })
-        });
-    }
-
-    fn wait(&mut self, n: i64, timeout: Duration) {
-        let id = self.id();
-        self.record(Call::Wait(id, n), |bucket| match bucket.take_many_owned(size(n)).wait_timeout(timeout) {
-            Ok(token) => (Answer::Done, Some(token)),
-            Err(WaitError::TimedOut) => (Answer::NotNow, None),
-            Err(WaitError::Failed(error)) => (take_error(&error), None),
-            Err(error) => panic!("{error}"),
-        });
-    }
-
-    fn wait_for_room(&mut self, timeout: Duration) {
-        self.record(Call::WaitForRoom, |bucket| {
-            let answer = match bucket.release().wait_timeout(timeout) {
-                Ok(()) => Answer::Done,
-                Err(WaitError::TimedOut) => Answer::NotNow,
-                Err(_) => Answer::Closed,
-            };
-            (answer, None)
-        });
-    }
-
-    fn try_release(&mut self, n: i64) {
-        self.record(Call::TryRelease(n), |bucket| {
-            let answer = match bucket.try_release_many(size(n)) {
-                Ok(()) => Answer::Done,
-                Err(TryReleaseError::Full) => Answer::NotNow,
-                Err(TryReleaseError::Closed(_)) => Answer::Closed,
-                Err(error) => panic!("{error}"),
-            };
-            (answer, None)
-        });
-    }
-
-    fn refill(&mut self, n: i64) {
-        self.record(Call::Refill(n), |bucket| (Answer::Count(i64::try_from(bucket.refill(size(n))).unwrap()), None));
-    }
-
-    fn set_capacity(&mut self, capacity: i64) {
-        self.record(Call::SetCapacity(capacity), |bucket| {
-            let answer = bucket.set_capacity(size(capacity)).map_or(Answer::Closed, |now| Answer::Numbers(now.into()));
-            (answer, None)
-        });
-    }
-
-    fn change_capacity(&mut self, by: i64) {
-        self.record(Call::ChangeCapacity(by), |bucket| {
-            let answer = match bucket.update_capacity(|capacity| capacity.saturating_add_signed(isize::try_from(by).unwrap())) {
-                Ok(now) => Answer::Numbers(now.into()),
-                Err(error) => set_capacity_error(&error),
-            };
-            (answer, None)
-        });
-    }
-
-    fn snapshot(&mut self) {
-        self.record(Call::Snapshot, |bucket| (Answer::Numbers(bucket.snapshot().into()), None));
-    }
-
-    fn close(&mut self) {
-        self.record(Call::Close, |bucket| (Answer::WasFirst(bucket.close()), None));
-    }
-
-    /// Makes one random call, or none if there is nothing to call it on.
-    fn act(&mut self, random: &mut Random) {
-        let timeout = Duration::from_micros(random.below(80));
-        let n = 1 + random.count(2) + i64::from(random.below(8) == 0);
-        match random.below(40) {
-            0..=3 => self.try_take(n, false),
-            4 => self.try_take(n, true),
-            5..=9 => self.take(n),
-            10..=13 => self.poll_again(),
-            14..=16 => self.cancel(),
-            17..=21 => self.give_back(),
-            22..=23 => self.wait(n, timeout),
-            24 => self.wait_for_room(timeout),
-            25 => self.try_release(n),
-            26 => self.refill(n),
-            27..=28 => self.set_capacity(random.count(4)),
-            29..=30 => self.change_capacity(random.count(5) - 2),
-            31..=32 => self.grow_and_take(n),
-            33 => self.retire(),
-            34..=35 => self.give_back_with_result(),
-            36..=38 => self.take_up_to(n),
-            _ => self.snapshot(),
-        }
-    }
-
-    /// At the end: every waiter learns what it was granted, and all tokens are returned.
-    fn clear_up(&mut self) {
-        self.snapshot();
-        while !self.tokens.is_empty() || !self.futures.is_empty() {
-            for _ in 0..self.futures.len() {
-                self.poll_again();
-            }
-            if self.tokens.is_empty() {
-                self.cancel();
-            }
-            self.give_back();
-        }
-        self.snapshot();
+impl Scene {
+    fn new(fairness: Fairness, capacity: i64) -> Self {
+        let bucket = Arc::new(TokenBucket::new(size(MAX), size(capacity)).unwrap().with_fairness(fairness));
+        let ticks = AtomicU64::new(0);
+        Self { bucket, clock: Arc::new(move || ticks.fetch_add(1, Ordering::SeqCst) + 1) }
     }
 }
 
@@ -312,15 +110,12 @@ fn histories(fairness: Fairness, threads: usize, calls: usize, may_close: bool, 
                 let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
                 for _ in 0..HISTORIES {
                     barrier.wait();
-                    let scene = Option::clone(&scene.lock().unwrap()).expect("a scene is set");
-                    let mut actor = Actor::new(&scene, thread);
+                    let Scene { bucket, clock } = Option::clone(&scene.lock().unwrap()).expect("a scene is set");
+                    let mut actor = Actor::new(&clock, thread);
                     barrier.wait();
                     for _ in 0..calls {
-                        if may_close && random.below(12) == 0 {
-                            actor.close();
-                        } else {
-                            actor.act(&mut random);
-                        }
+                        let closes = may_close && random.below(12) == 0;
+                        actor.step(&bucket, if closes { Step::Close } else { any_step(&mut random) });
                     }
                     ended.lock().unwrap().push(actor);
                     barrier.wait();
@@ -329,19 +124,16 @@ fn histories(fairness: Fairness, threads: usize, calls: usize, may_close: bool, 
         }
         for history in 0..HISTORIES {
             let capacity = i64::try_from(history % 4).unwrap();
-            let bucket = Arc::new(TokenBucket::new(size(MAX), size(capacity)).unwrap().with_fairness(fairness));
-            let now = Arc::new(Scene { bucket, clock: AtomicU64::new(0), ids: AtomicU64::new(0) });
-            *scene.lock().unwrap() = Some(Arc::clone(&now));
+            let now = Scene::new(fairness, capacity);
+            *scene.lock().unwrap() = Some(now.clone());
             for _ in 0..3 {
                 barrier.wait();
             }
-            let mut all = Actor::new(&now, threads);
-            for mut actor in ended.lock().unwrap().drain(..) {
-                all.events.append(&mut actor.events);
-                all.futures.append(&mut actor.futures);
-                all.tokens.append(&mut actor.tokens);
-            }
-            all.clear_up();
+            let mut all = Actor::new(&now.clock, threads);
+            ended.lock().unwrap().drain(..).for_each(|actor| all.absorb(actor));
+            all.step(&now.bucket, Step::Snapshot);
+            all.clear_up(&now.bucket);
+            all.step(&now.bucket, Step::Snapshot);
             // Does not panic yet, because the threads wait at the barrier.
             if let Err(report) = spec::check(fairness, MAX, capacity, &all.events) {
                 wrong = Some(report);

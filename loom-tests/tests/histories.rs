@@ -1,5 +1,6 @@
 //! Short programs of two threads. In every schedule, their answers must be such as one call after another could have had.
 
+#[allow(dead_code, reason = "these programs do not make every call")]
 #[path = "../../tests/support/history.rs"]
 mod history;
 #[allow(dead_code, reason = "these programs do not make every call")]

@@ -10,6 +10,7 @@ compile_error!("this is to be built with `--cfg loom`: run .ci/shuttle");
 mod blocking;
 mod bypass;
 mod histories;
+#[allow(dead_code, reason = "these programs do not make every call")]
 #[path = "../../../tests/support/history.rs"]
 mod history;
 mod mixed;
